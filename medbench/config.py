@@ -1,0 +1,255 @@
+"""Frozen, checked configurations and the presets and profiles they come from.
+
+What lives here, top to bottom: how a configuration is checked and fingerprinted; `ModelConfig`, `DataConfig`,
+`TrainingConfig`; `PRESETS` (how large a model is); `PROFILES` (how much a chapter does); `Experiment`, which
+holds one of each configuration.
+
+A **preset** sizes a model, a **profile** sizes a chapter. Neither changes what the code does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+MECHANISMS = ("softmax", "linformer", "performer", "fastformer", "xca", "window")
+MODELS = (*MECHANISMS, "resnet50")
+CONTROL = "none"
+ALL_MODELS = (*MODELS, CONTROL)
+SETTINGS = ("faithful", "seed")
+STEMS = ("patch", "conv")
+PRIORS = ("study", "sqrt", "uniform")
+PRECISIONS = ("auto", "float32", "bfloat16")
+LOSSES = ("cross_entropy", "class_weights", "logit_adjustment")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+# --------------------------------------------------------------------------------------------- checks
+def one_of(field: str, value: Any, allowed: tuple) -> None:
+    """Refuse a value that is not in `allowed`, naming the field, the value and what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{field} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+
+
+def in_range(field: str, value: Any, low: float, high: float = float("inf")) -> None:
+    """Refuse a number outside `[low, high]`, and anything that is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{field} is {value!r}; wanted a number from {low} to {high}")
+
+
+def fingerprint(*parts: Any) -> str:
+    """Sixteen hex digits that stand for the content of dataclasses, dicts, lists, numbers and strings."""
+    def plain(part):
+        return dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
+    text = json.dumps([plain(p) for p in parts], sort_keys=True, separators=(",", ":"), default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Config:
+    """What all configurations share: `replace` and `fingerprint`."""
+
+    def replace(self, **changes):
+        """A copy with some fields changed; an unknown field is refused with the list of known ones."""
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            one_of(f"field of {type(self).__name__}", name, tuple(known))
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change when any field changes."""
+        return fingerprint(type(self).__name__, self)
+
+
+# --------------------------------------------------------------------------------------------- model
+@dataclass(frozen=True)
+class ModelConfig(Config):
+    """One model: the pyramid with one mechanism in it, or the ResNet beside it.
+
+    Names are timm's. `options` holds the mechanism's own arguments as sorted (name, value) pairs.
+    """
+
+    name: str
+    preset: str = "paper"
+    setting: str = "faithful"
+    num_classes: int = 10
+    in_chans: int = 3
+    img_size: tuple[int, int] = (224, 224)
+    stem: str = "patch"
+    patch_size: int = 7
+    embed_dims: tuple[int, ...] = (96, 192, 384, 768)
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    attn_drop: float = 0.0
+    proj_drop: float = 0.0
+    drop_path_rate: float = 0.0
+    options: tuple[tuple[str, Any], ...] = ()
+    seed: int = 0
+
+    def __post_init__(self):
+        size = self.img_size
+        object.__setattr__(self, "img_size", (size, size) if isinstance(size, int) else tuple(size))
+        for name in ("embed_dims", "depths", "num_heads"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in dict(self.options).items())))
+        one_of("model name", self.name, ALL_MODELS)
+        one_of("preset", self.preset, tuple(PRESETS))
+        one_of("setting", self.setting, SETTINGS)
+        one_of("stem", self.stem, STEMS)
+        in_range("num_classes", self.num_classes, 1)
+        in_range("in_chans", self.in_chans, 1)
+        for name in ("attn_drop", "proj_drop", "drop_path_rate"):
+            in_range(name, getattr(self, name), 0, 1)
+        stages = {len(self.embed_dims), len(self.depths), len(self.num_heads)}
+        if len(stages) != 1:
+            raise ValueError(f"embed_dims {self.embed_dims}, depths {self.depths} and num_heads {self.num_heads} "
+                             f"describe different numbers of stages; give each the same length")
+        for dim, heads in zip(self.embed_dims, self.num_heads):
+            if dim % heads:
+                raise ValueError(f"num_heads {heads} does not divide embed_dims {dim}; choose heads that divide it")
+
+
+# --------------------------------------------------------------------------------------------- data
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Where images come from and how many.
+
+    `source` is `"phantom"` or the path of a manifest (`.csv`) or of a folder with one sub-folder a class.
+    For the phantom, `num_train` and `num_val` images follow `prior`; the test set has `num_test_per_class` of each class.
+    """
+
+    source: str = "phantom"
+    img_size: int = 112
+    in_chans: int = 1
+    prior: str = "sqrt"
+    num_train: int = 9000
+    num_val: int = 1000
+    num_test_per_class: int = 500
+    difficulty: float = 1.0
+    confounding: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self):
+        one_of("prior", self.prior, PRIORS)
+        in_range("img_size", self.img_size, 16)
+        one_of("in_chans", self.in_chans, (1, 3))
+        for name in ("num_train", "num_val", "num_test_per_class"):
+            in_range(name, getattr(self, name), 1)
+        in_range("difficulty", self.difficulty, 0.0)
+        in_range("confounding", self.confounding, 0, 1)
+
+
+# --------------------------------------------------------------------------------------------- training
+@dataclass(frozen=True)
+class TrainingConfig(Config):
+    """The one recipe for every model: AdamW, warm-up, cosine, clipping, flips and shifts.
+
+    `samples_seen = num_train * epochs`. `threads` is part of the fingerprint because the last bits of a
+    sum depend on how it is split. `threads=0` means all cores of the machine.
+    """
+
+    epochs: int = 6
+    batch_size: int = 32
+    lr: float = 2e-3
+    min_lr: float = 1e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_grad: float = 1.0
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    flip: float = 0.5
+    shift: float = 0.06
+    precision: str = "auto"
+    threads: int = 0
+    device: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "betas", tuple(self.betas))
+        in_range("epochs", self.epochs, 1)
+        in_range("batch_size", self.batch_size, 1)
+        in_range("lr", self.lr, 0)
+        in_range("warmup", self.warmup, 0, 1)
+        in_range("weight_decay", self.weight_decay, 0)
+        in_range("clip_grad", self.clip_grad, 0)
+        in_range("flip", self.flip, 0, 1)
+        in_range("shift", self.shift, 0, 0.5)
+        in_range("threads", self.threads, 0)
+        one_of("loss", self.loss, LOSSES)
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("device", self.device.split(":")[0], DEVICES)
+
+
+# --------------------------------------------------------------------------------------------- presets
+PRESETS: dict[str, dict[str, Any]] = {
+    # arXiv 2206.00244, table 1 and section 4.1: the pyramid of the fair comparison, 28 M parameters at 224 px
+    "paper": dict(img_size=224, in_chans=3, stem="patch", patch_size=7, embed_dims=(96, 192, 384, 768),
+                  depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=8),
+    # ours: about 1.4 M parameters at 112 px; the convolutional stem gives a 16 x 16 grid, so that windows of 4
+    # shift, Linformer compresses and every other mechanism really acts
+    "small": dict(img_size=112, in_chans=1, stem="conv", patch_size=8, embed_dims=(32, 64, 128, 256),
+                  depths=(2, 2, 2, 1), num_heads=(1, 2, 4, 8), window_size=4),
+    # ours: the same shape, narrow, for tests
+    "smoke": dict(img_size=112, in_chans=1, stem="conv", patch_size=8, embed_dims=(16, 32, 48, 64),
+                  depths=(2, 1, 1, 1), num_heads=(1, 2, 3, 4), window_size=4),
+}
+
+
+# --------------------------------------------------------------------------------------------- profiles
+@dataclass(frozen=True)
+class Profile(Config):
+    """How much a chapter does. A profile changes sizes only, never what is done.
+
+    `preset` sizes the models that are trained; `cost_preset` those whose costs and latency are measured.
+    """
+
+    name: str
+    preset: str
+    cost_preset: str
+    num_train: int
+    num_val: int
+    num_test_per_class: int
+    epochs: int
+    seeds: tuple[int, ...]
+    latency_rounds: int
+    latency_batches: tuple[int, ...]
+    latency_seconds: float
+    saliency_images: int
+    ig_steps: int
+    bootstrap: int
+    gallery_images: int
+
+
+PROFILES: dict[str, Profile] = {p.name: p for p in (
+    Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, seeds=(0,),
+            latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8, ig_steps=16,
+            bootstrap=100, gallery_images=10),
+    Profile("laptop", "small", "paper", num_train=9000, num_val=1000, num_test_per_class=500, epochs=6, seeds=(0,),
+            latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=60, ig_steps=64,
+            bootstrap=1000, gallery_images=40),
+    Profile("full", "paper", "paper", num_train=90000, num_val=5000, num_test_per_class=500, epochs=30,
+            seeds=(0, 1, 2, 3, 4, 5, 6, 7), latency_rounds=100, latency_batches=(1, 16, 64), latency_seconds=600.0,
+            saliency_images=500, ig_steps=128, bootstrap=2000, gallery_images=100),
+)}
+
+
+def profile(name: str) -> Profile:
+    """The profile of that name; an unknown one is refused with the list of known ones."""
+    one_of("profile", name, tuple(PROFILES))
+    return PROFILES[name]
+
+
+# --------------------------------------------------------------------------------------------- experiment
+@dataclass(frozen=True)
+class Experiment(Config):
+    """One model, one data set, one recipe: everything that a trained run depends on."""
+
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
