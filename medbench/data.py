@@ -1,0 +1,260 @@
+"""Images, labels and splits: from the phantom, from a manifest, from plain class folders.
+
+What lives here, top to bottom: `Split` and `Data`; `load_data`; the phantom; real images; the cache; `to_input`, the
+one place where bytes become the numbers that a model sees.
+
+Whatever the source, images are drawn or decoded once, kept as 8-bit arrays in the cache folder and checked by hash each
+time they are opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from . import readers
+from .config import DataConfig, fingerprint
+from .files import cache_dir, lock, new_folder, progress, read_json, sha256, write_json
+from .readers import read_image
+
+__all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "prior_of", "read_image", "to_input"]
+
+FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}      # a larger training set leaves the others alone
+CHUNK = 64                                                             # images drawn at once
+LAYOUT = 1                                                             # of the cached files
+
+
+# --------------------------------------------------------------------------------------------- what is returned
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images of one split and what is known about them.
+
+    `images` (n, H, W) uint8, memory-mapped. `labels` (n,) int64. `indices` (n,): the phantom's sample numbers or the
+    manifest's rows. `boxes` (n, 4): centre x, centre y, width and height as shares of the image's sides, NaN where
+    unknown. `prior` (k,): class frequencies in training. `population` (k,): class frequencies of the population that
+    prior-dependent scores speak of; `None` where that is the split as it is.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    classes: tuple[str, ...]
+    prior: np.ndarray
+    in_chans: int = 1
+    population: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    packed: np.ndarray | None = None
+    paths: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Lesion masks (n, H, W) bool, unpacked at each call; `None` where the source has none."""
+        if self.packed is None:
+            return None
+        return np.unpackbits(self.packed, axis=-1, count=self.images.shape[-1]).view(bool)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """How many images of each class."""
+        return dict(zip(self.classes, np.bincount(self.labels, minlength=len(self.classes)).tolist()))
+
+    def take(self, positions) -> Split:
+        """The images at these positions (integers, or n booleans) as a split of their own."""
+        def part(array):
+            return None if array is None else array[positions]
+        paths = None if self.paths is None else tuple(np.array(self.paths, dtype=object)[positions])
+        return replace(self, images=self.images[positions], labels=self.labels[positions], paths=paths,
+                       indices=self.indices[positions], boxes=part(self.boxes), packed=part(self.packed))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The three splits of a data set; `notes` are sentences that its reader has to know."""
+
+    train: Split
+    val: Split
+    test: Split
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class keys in the order of the labels."""
+        return self.train.classes
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """How many training images of each class."""
+        return self.train.class_counts
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Class frequencies (k,) with which training images are drawn."""
+        return self.train.prior
+
+
+# --------------------------------------------------------------------------------------------- load
+def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: bool = True) -> Data:
+    """Open the data set that `config` describes; draw or decode it first where the cache lacks it.
+
+    Args: `config.source` is `"phantom"`, a manifest (`.csv` with columns path, label, split and optionally group and
+        the four box columns) or a folder with one sub-folder a class. `cache`: a folder in place of the default one.
+        `show`: progress bars in the terminal.
+    Returns: `Data`, whose fingerprint stands for the very bytes of images and labels.
+    Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix.
+    """
+    make = _phantom if config.source == "phantom" else _real
+    splits, hashes, notes = make(config, cache_dir(cache), show)
+    return Data(**splits, fingerprint=fingerprint(hashes, splits["train"].classes, config.in_chans), notes=notes)
+
+
+def data_root() -> Path:
+    """Where real data sets lie: the folder in `MEDBENCH_DATA`, else `shared/data` beside the checkout.
+
+    Raises: FileNotFoundError if there is no such folder.
+    """
+    named = os.environ.get("MEDBENCH_DATA")
+    root = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not root.is_dir():
+        what = f"MEDBENCH_DATA is {named!r}, which is no folder" if named else "MEDBENCH_DATA is not set"
+        raise FileNotFoundError(f"{what}; set it to the folder that holds the data sets, such as brain-tumor-mri/")
+    return root
+
+
+# --------------------------------------------------------------------------------------------- phantom
+def prior_of(counts, kind: str) -> np.ndarray:
+    """Class frequencies from class counts: as they are (`study`), by their square roots (`sqrt`), equal (`uniform`)."""
+    power = {"study": 1.0, "sqrt": 0.5, "uniform": 0.0}[kind]
+    weights = np.asarray(counts, dtype=np.float64) ** power
+    return weights / weights.sum()
+
+
+def _phantom(config: DataConfig, cache: Path, show: bool):
+    """The phantom's splits: training and validation follow the prior, the test set has equal classes."""
+    from . import phantom
+    classes = tuple(phantom.CLASSES)
+    counts = [phantom.STUDY_COUNTS[key] for key in classes]
+    sizes = {"train": config.num_train, "val": config.num_val, "test": config.num_test_per_class * len(classes)}
+    look = {name: getattr(config, name) for name in ("seed", "img_size", "difficulty", "confounding")}
+    splits, hashes = {}, {}
+    for name, size in sizes.items():
+        indices = FIRST_INDEX[name] + np.arange(size)
+        labels = np.arange(size) % len(classes) if name == "test" else None
+        drawn = look | {"prior": "uniform" if name == "test" else config.prior}
+        key = fingerprint(LAYOUT, phantom.VERSION, name, size, drawn)
+
+        def draw(folder, name=name, labels=labels, indices=indices, drawn=drawn):
+            with progress(len(indices), f"drawing {name} phantoms", "img", show) as bar:
+                _draw(folder, phantom.generate, labels, indices, drawn, bar)
+        arrays, hashes[name] = _cached(cache / "phantom" / key, draw)
+        splits[name] = Split(name, arrays["images"], arrays["labels"], indices, classes, prior_of(counts, config.prior),
+                             config.in_chans, prior_of(counts, "study"), packed=arrays["masks"])
+    note = "Each phantom depends on the seed and its own number alone; all heads are warps of one atlas."
+    return splits, hashes, (note,)
+
+
+def _draw(folder: Path, generate, labels, indices, drawn: dict, bar) -> None:
+    """Draw one split into `images.npy`, `labels.npy` and `masks.npy`, the last with eight pixels a byte."""
+    n, side = len(indices), drawn["img_size"]
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, side, side))
+    masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (n, side, (side + 7) // 8))
+    found = np.empty(n, np.int64)
+    for start in range(0, n, CHUNK):
+        part = slice(start, min(start + CHUNK, n))
+        batch = generate(None if labels is None else labels[part], indices[part], **drawn)
+        images[part] = np.asarray(batch.images)
+        masks[part] = np.packbits(np.asarray(batch.lesion), axis=-1)
+        found[part] = np.asarray(batch.labels)
+        bar.update(part.stop - part.start)
+    images.flush()
+    masks.flush()
+    np.save(folder / "labels.npy", found)
+
+
+# --------------------------------------------------------------------------------------------- real images
+def _real(config: DataConfig, cache: Path, show: bool):
+    """The splits of a manifest or of class folders."""
+    table, notes = readers.table_of(config.source)
+    classes = tuple(sorted(set(table["label"])))
+    labels = table["label"].map(classes.index).to_numpy(np.int64)
+    counts = np.bincount(labels[table["split"] == "train"], minlength=len(classes))
+    boxed = set(readers.BOXES) <= set(table.columns)
+    splits, hashes = {}, {}
+    for name in readers.SPLITS:
+        rows = np.flatnonzero(table["split"] == name)
+        paths = tuple(table["path"].iloc[rows])
+        stamps = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+        key = fingerprint(LAYOUT, config.img_size, stamps, labels[rows].tolist())
+
+        def decode(folder, name=name, rows=rows, paths=paths):
+            with progress(len(paths), f"reading {name} images", "img", show) as bar:
+                _decode(folder, paths, labels[rows], config.img_size, bar)
+        arrays, hashes[name] = _cached(cache / "images" / key, decode)
+        splits[name] = Split(name, arrays["images"], arrays["labels"], rows, classes, counts / counts.sum(),
+                             config.in_chans, paths=paths,
+                             boxes=table[list(readers.BOXES)].to_numpy(np.float64)[rows] if boxed else None)
+    return splits, hashes, notes
+
+
+def _decode(folder: Path, paths, labels: np.ndarray, side: int, bar) -> None:
+    """Read one split's files into `images.npy` and `labels.npy`; broken ones are named together."""
+    images, broken = np.empty((len(paths), side, side), np.uint8), []
+    for i, path in enumerate(paths):
+        try:
+            images[i] = read_image(path, side)
+        except ValueError as error:
+            broken.append(str(error))
+        bar.update()
+    if broken:
+        raise ValueError(f"{len(broken)} of {len(paths)} images are broken: {'; '.join(broken[:5])}; replace them or "
+                         f"take them out of the data set")
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
+
+
+# --------------------------------------------------------------------------------------------- cache
+def _cached(path: Path, make) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays under `path` and their hashes; `make(folder)` writes them where they are missing or damaged.
+
+    One process makes and others wait; the folder appears whole or not at all. Labels are read, the rest is mapped.
+    """
+    with lock(path):
+        if not _intact(path):
+            with new_folder(path) as folder:
+                make(folder)
+                hashes = {file.stem: sha256(file) for file in sorted(folder.glob("*.npy"))}
+                write_json(folder / "meta.json", {"layout": LAYOUT, "hashes": hashes})
+    hashes = read_json(path / "meta.json")["hashes"]
+    return {name: np.load(path / f"{name}.npy", mmap_mode=None if name == "labels" else "r") for name in hashes}, hashes
+
+
+def _intact(path: Path) -> bool:
+    """Whether every array is there with the hash that was noted when it was written."""
+    noted = (read_json(path / "meta.json") or {}).get("hashes", {})
+    files = {name: path / f"{name}.npy" for name in noted}
+    return bool(noted) and all(file.is_file() and sha256(file) == noted[name] for name, file in files.items())
+
+
+# --------------------------------------------------------------------------------------------- what a model sees
+def to_input(images, in_chans: int = 1):
+    """Bytes to what a model sees: $x = (u / 255 - 0.5) / 0.5$, grey repeated over the channels.
+
+    Args: `images` (n, H, W) or (n, C, H, W) uint8, array or tensor on any device; `in_chans`: the model's channels.
+    Returns: float tensor (n, in_chans, H, W) from -1 to 1. Raises: ValueError for another dtype or number of channels.
+    """
+    import torch
+    images = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}; wanted uint8 (n, H, W), as a Split holds them")
+    images = images.unsqueeze(1) if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, in_chans):
+        raise ValueError(f"images have shape {tuple(images.shape)}; wanted (n, H, W) or (n, C, H, W) with C = 1 or the "
+                         f"model's {in_chans} channels")
+    return images.to(torch.float32).div_(127.5).sub_(1.0).expand(-1, in_chans, -1, -1)

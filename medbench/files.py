@@ -1,0 +1,111 @@
+"""Files that are never half written, locks between processes, and bars in the terminal.
+
+What lives here, top to bottom: `cache_dir`; atomic writing of bytes, JSON and whole folders; hashes; the progress bar.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+
+def cache_dir(cache: str | os.PathLike | None = None) -> Path:
+    """Where images and trained runs are kept: `cache`, else `MEDBENCH_CACHE`, else the user's cache folder."""
+    if cache is not None:
+        return Path(cache)
+    if os.environ.get("MEDBENCH_CACHE"):
+        return Path(os.environ["MEDBENCH_CACHE"])
+    import platformdirs
+    return Path(platformdirs.user_cache_dir("medbench"))
+
+
+# --------------------------------------------------------------------------------------------- atomic writing
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, whatever happens in between."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content) -> None:
+    """Write JSON atomically; NaN is refused, because other readers of JSON do not know it."""
+    write_bytes(path, (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict | None:
+    """The content of a JSON file, or `None` where there is no such file or it was cut short."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+@contextlib.contextmanager
+def new_folder(path: Path):
+    """A folder to fill, which appears under its name only when the block has ended without an error.
+
+    Call it with the folder's `lock` held: what an interrupted writer left is removed first.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextlib.contextmanager
+def lock(path: Path):
+    """Hold the folder or file `path` alone among processes; others wait. The lock lies beside it."""
+    from filelock import FileLock
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(path.with_name(path.name + ".lock"))):
+        yield
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --------------------------------------------------------------------------------------------- progress
+def progress(total: int, description: str, unit: str = "it", show: bool = True, initial: int = 0):
+    """A tqdm bar on standard error; from a notebook it goes to the terminal behind it, never into the notebook."""
+    from tqdm import tqdm
+    stream = _terminal() if show else None
+    live = stream is not None and stream.isatty()
+    return tqdm(total=total, initial=initial, desc=description, unit=unit, file=stream, disable=stream is None,
+                dynamic_ncols=live, leave=True, mininterval=0.5 if live else 10.0, maxinterval=1.0 if live else 10.0)
+
+
+def _terminal():
+    """Standard error, or the terminal that a notebook's kernel was started from; `None` where there is none."""
+    behind = getattr(sys.stderr, "_original_stdstream_copy", None)          # ipykernel keeps the real one there
+    if behind is not None:
+        return open(behind, "w", buffering=1, closefd=False)
+    return sys.stderr
