@@ -1,0 +1,81 @@
+"""Every check accepts two different right answers, rejects three planted wrong ones by name, and never raises."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from medbench.book.exercises import EXERCISES, check, judge
+
+torch.set_num_threads(1)
+CHAPTERS = sorted({name.split(".")[0] for name in EXERCISES})
+ANSWERS = [importlib.import_module(f"answers.{chapter}") for chapter in CHAPTERS]
+RIGHT = {name: answers for module in ANSWERS for name, answers in module.RIGHT.items()}
+WRONG = {name: answers for module in ANSWERS for name, answers in module.WRONG.items()}
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+SOLUTION = re.compile(r"^# `{3,}\{solution\}.*?^# ```python\n(.*?)^# ```$", re.M | re.S)
+
+
+def test_every_exercise_has_planted_answers():
+    assert set(RIGHT) == set(WRONG) == set(EXERCISES)
+    for name in EXERCISES:
+        assert len(RIGHT[name]) >= 2 and len(WRONG[name]) >= 3, name
+
+
+@pytest.mark.parametrize("name, place", [(name, i) for name in sorted(EXERCISES) for i in range(len(RIGHT.get(name, [])))])
+def test_right_answers_pass(name, place):
+    verdict = judge(name, RIGHT[name][place])
+    assert verdict.passed, verdict.message
+
+
+@pytest.mark.parametrize("name, place", [(name, i) for name in sorted(EXERCISES) for i in range(len(WRONG.get(name, [])))])
+def test_wrong_answers_are_named(name, place):
+    answer, mistake = WRONG[name][place]
+    verdict = judge(name, answer)
+    assert not verdict.passed
+    assert mistake in verdict.message, verdict.message
+
+
+@pytest.mark.parametrize("name", sorted(EXERCISES))
+@pytest.mark.parametrize("answer", [lambda *a, **k: None, lambda *a, **k: ..., lambda *a, **k: "text", lambda: 1, None, 3],
+                         ids=["none", "ellipsis", "text", "no arguments", "not a function", "a number"])
+def test_an_unfinished_answer_is_told_so(name, answer):
+    verdict = judge(name, answer)
+    assert not verdict.passed and verdict.message
+
+
+def test_check_prints_and_never_raises(capsys):
+    check("softmax.streaming", lambda *a: 1 / 0)
+    check("softmax.no_such", None)
+    check("softmax.crossover_tokens", lambda channels: 6 * channels)
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("not yet · softmax.streaming") and "ZeroDivisionError" in first
+    assert "the exercises are" in second and third.startswith("pass · ")
+
+
+def solutions():
+    """The code of every hidden solution in the chapters, with the chapter and the exercises that it checks."""
+    for path in sorted(NOTEBOOKS.glob("*.py")):
+        for place, found in enumerate(SOLUTION.finditer(path.read_text())):
+            code = re.sub(r"^# ?", "", found.group(1), flags=re.M)
+            if "check(" in code:
+                yield pytest.param(path, code, id=f"{path.stem}-{place}")
+
+
+@pytest.mark.parametrize("path, code", list(solutions()))
+def test_hidden_solutions_pass_their_own_check(path, code, capsys):
+    space = {}
+    exec("import math\nimport torch\nimport torch.nn.functional as F\nimport medbench as mb\n"
+         "from medbench.book.exercises import check\n" + code, space)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and all(line.startswith("pass") for line in lines), lines
+
+
+def test_every_exercise_is_set_in_a_chapter_with_a_stub_and_a_solution():
+    texts = {path.name: path.read_text() for path in NOTEBOOKS.glob("*.py")}
+    for name in EXERCISES:
+        holding = [text for text in texts.values() if f'check("{name}"' in text]
+        if holding:
+            assert any(text.count(f'check("{name}"') >= 2 for text in holding), f"{name} lacks its stub or solution"
