@@ -14,6 +14,8 @@ CHAPTERS = sorted({name.split(".")[0] for name in EXERCISES})
 ANSWERS = [importlib.import_module(f"answers.{chapter}") for chapter in CHAPTERS]
 RIGHT = {name: answers for module in ANSWERS for name, answers in module.RIGHT.items()}
 WRONG = {name: answers for module in ANSWERS for name, answers in module.WRONG.items()}
+UNFINISHED = {"none": lambda *a, **k: None, "ellipsis": lambda *a, **k: ..., "text": lambda *a, **k: "text",
+              "no arguments": lambda: 1, "not a function": None, "a number": 3}
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SOLUTION = re.compile(r"^# `{3,}\{solution\}.*?^# ```python\n(.*?)^# ```$", re.M | re.S)
 
@@ -24,23 +26,27 @@ def test_every_exercise_has_planted_answers():
         assert len(RIGHT[name]) >= 2 and len(WRONG[name]) >= 3, name
 
 
-@pytest.mark.parametrize("name, place", [(name, i) for name in sorted(EXERCISES) for i in range(len(RIGHT.get(name, [])))])
-def test_right_answers_pass(name, place):
-    verdict = judge(name, RIGHT[name][place])
+def every(planted):
+    return [pytest.param(name, answer, id=f"{name}-{i}") for name in sorted(planted)
+            for i, answer in enumerate(planted[name])]
+
+
+@pytest.mark.parametrize("name, answer", every(RIGHT))
+def test_right_answers_pass(name, answer):
+    verdict = judge(name, answer)
     assert verdict.passed, verdict.message
 
 
-@pytest.mark.parametrize("name, place", [(name, i) for name in sorted(EXERCISES) for i in range(len(WRONG.get(name, [])))])
-def test_wrong_answers_are_named(name, place):
-    answer, mistake = WRONG[name][place]
+@pytest.mark.parametrize("name, planted", every(WRONG))
+def test_wrong_answers_are_named(name, planted):
+    answer, mistake = planted
     verdict = judge(name, answer)
     assert not verdict.passed
     assert mistake in verdict.message, verdict.message
 
 
 @pytest.mark.parametrize("name", sorted(EXERCISES))
-@pytest.mark.parametrize("answer", [lambda *a, **k: None, lambda *a, **k: ..., lambda *a, **k: "text", lambda: 1, None, 3],
-                         ids=["none", "ellipsis", "text", "no arguments", "not a function", "a number"])
+@pytest.mark.parametrize("answer", UNFINISHED.values(), ids=UNFINISHED)
 def test_an_unfinished_answer_is_told_so(name, answer):
     verdict = judge(name, answer)
     assert not verdict.passed and verdict.message

@@ -67,9 +67,9 @@ RIGHT = {
     "softmax.crossover_tokens": [lambda C: 6 * C, lambda C: (4 * C**2 + 8 * C**2) / (2 * C)],
 }
 WRONG = {
-    "softmax.streaming": [(in_full, "forbids"), (without_scale, "1/sqrt(d)"), (a_softmax_per_block, "common normaliser"),
-                          (drops_the_rest, "keys are dropped"), (without_maximum, "running maximum before exp"),
-                          (forgets_to_rescale, "must be scaled down")],
+    "softmax.streaming": [(in_full, "forbids"), (without_scale, "1/sqrt(d)"),
+                          (a_softmax_per_block, "common normaliser"), (drops_the_rest, "keys are dropped"),
+                          (without_maximum, "running maximum before exp"), (forgets_to_rescale, "must be scaled down")],
     "softmax.crossover_tokens": [(lambda C: 2 * C, "MLP is missing"), (lambda C: 4 * C, "projections (qkv"),
                                  (lambda C: 12 * C, "two products"), (lambda C: 5.5 * C, "proj"),
                                  (lambda C: 6, "counting gives")],
