@@ -96,7 +96,8 @@ class ModelConfig(Config):
         object.__setattr__(self, "img_size", (size, size) if isinstance(size, int) else tuple(size))
         for name in ("embed_dims", "depths", "num_heads"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in dict(self.options).items())))
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(self.options).items()}
+        object.__setattr__(self, "options", tuple(sorted(options.items())))
         one_of("model name", self.name, ALL_MODELS)
         one_of("preset", self.preset, tuple(PRESETS))
         one_of("setting", self.setting, SETTINGS)
@@ -190,15 +191,39 @@ class TrainingConfig(Config):
 PRESETS: dict[str, dict[str, Any]] = {
     # arXiv 2206.00244, table 1 and section 4.1: the pyramid of the fair comparison, 28 M parameters at 224 px
     "paper": dict(img_size=224, in_chans=3, stem="patch", patch_size=7, embed_dims=(96, 192, 384, 768),
-                  depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window_size=8),
+                  depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24)),
     # ours: about 1.4 M parameters at 112 px; the convolutional stem gives a 16 x 16 grid, so that windows of 4
     # shift, Linformer compresses and every other mechanism really acts
     "small": dict(img_size=112, in_chans=1, stem="conv", patch_size=8, embed_dims=(32, 64, 128, 256),
-                  depths=(2, 2, 2, 1), num_heads=(1, 2, 4, 8), window_size=4),
+                  depths=(2, 2, 2, 1), num_heads=(1, 2, 4, 8)),
     # ours: the same shape, narrow, for tests
     "smoke": dict(img_size=112, in_chans=1, stem="conv", patch_size=8, embed_dims=(16, 32, 48, 64),
-                  depths=(2, 1, 1, 1), num_heads=(1, 2, 3, 4), window_size=4),
+                  depths=(2, 1, 1, 1), num_heads=(1, 2, 3, 4)),
 }
+
+# mechanisms' own options that depend on the preset
+PRESET_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "paper": {"window": {"window_size": 8}},
+    "small": {"window": {"window_size": 4}},
+    "smoke": {"window": {"window_size": 4}},
+}
+
+
+def model_config(name: str, preset: str = "paper", setting: str = "faithful", num_classes: int = 10, seed: int = 0,
+                 **overrides: Any) -> ModelConfig:
+    """The configuration of one model: a preset, with some fields changed.
+
+    An override that is no field of `ModelConfig` is an option of the mechanism; `build_model` refuses it if the
+    mechanism has no such option.
+    """
+    one_of("model name", name, ALL_MODELS)
+    one_of("preset", preset, tuple(PRESETS))
+    fields = {f.name for f in dataclasses.fields(ModelConfig)} - {"options"}
+    options = {**PRESET_OPTIONS[preset].get(name, {}), **dict(overrides.pop("options", ()))}
+    options |= {k: v for k, v in overrides.items() if k not in fields}
+    changed = {k: v for k, v in overrides.items() if k in fields}
+    shape = PRESETS[preset] | changed
+    return ModelConfig(name, preset, setting, num_classes, options=tuple(options.items()), seed=seed, **shape)
 
 
 # --------------------------------------------------------------------------------------------- profiles
@@ -253,3 +278,42 @@ class Experiment(Config):
     model: ModelConfig
     data: DataConfig
     training: TrainingConfig
+
+    @classmethod
+    def preset(cls, preset: str, model: str, seed: int = 0, profile: str | Profile | None = None,
+               **overrides: Any) -> Experiment:
+        """The experiment of a preset: its model, as many images and epochs as a profile gives, the one recipe.
+
+        Args:
+            preset: `"paper"`, `"small"` or `"smoke"`.
+            model: one of `ALL_MODELS`.
+            seed: of the weights and of the training; the images keep `data.seed`.
+            profile: sizes of data and training; by default the one that trains this preset.
+            **overrides: any field of the three configurations, or an option of the mechanism. A field that several
+                of them have (`img_size`, `in_chans`) is set in each.
+
+        Raises:
+            ValueError: for an unknown preset, model, profile or value.
+        """
+        one_of("preset", preset, tuple(PRESETS))
+        size = profile if isinstance(profile, Profile) else PROFILES[_profile_name(preset, profile)]
+        shape = {name: PRESETS[preset][name] for name in ("img_size", "in_chans")}
+        data = shape | {name: getattr(size, name) for name in ("num_train", "num_val", "num_test_per_class")}
+        data |= _take(DataConfig, overrides)
+        training = {"epochs": size.epochs, "seed": seed} | _take(TrainingConfig, overrides)
+        rest = {name: value for name, value in overrides.items()
+                if name in shape or name not in data and name not in training}
+        return cls(model_config(model, preset, seed=seed, **rest), DataConfig(**data), TrainingConfig(**training))
+
+
+def _profile_name(preset: str, name: str | None) -> str:
+    """The profile asked for, or the one whose chapters train this preset."""
+    if name is None:
+        return next(p.name for p in PROFILES.values() if p.preset == preset)
+    one_of("profile", name, tuple(PROFILES))
+    return name
+
+
+def _take(config: type, overrides: dict[str, Any]) -> dict[str, Any]:
+    """The overrides that are fields of that configuration."""
+    return {f.name: overrides[f.name] for f in dataclasses.fields(config) if f.name in overrides}

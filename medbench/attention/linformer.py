@@ -1,0 +1,76 @@
+"""Linformer: keys and values are projected along the tokens, from N of them to r."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..config import in_range
+from .base import Attention
+
+
+class Linformer(Attention):
+    r"""$\mathrm{softmax}(Q(EK)^\top/\sqrt d)\,(FV)$ with learned $E, F \in \mathbb R^{r \times N}$.
+
+    `r`: projected length, at most $N$; by default $\min(128, N)$. $E$ and $F$ have no bias, are shared by the heads
+    and not by keys and values: our choice among those that the paper offers (its "headwise sharing"). They tie the
+    model to one $N$: another image size raises. With $E = F = I$ this is softmax attention.
+
+    Source: Wang et al. 2020, arXiv:2006.04768, sec. 4.
+    """
+
+    def setup(self, r: int | None = None) -> None:
+        self.r = min(128, self.num_tokens) if r is None else r
+        self.E = nn.Parameter(torch.empty(self.r, self.num_tokens))
+        self.F = nn.Parameter(torch.empty(self.r, self.num_tokens))
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Entries from a normal distribution of variance 1/r, as in the paper's theorem 1."""
+        nn.init.normal_(self.E, std=self.r**-0.5, generator=generator)
+        nn.init.normal_(self.F, std=self.r**-0.5, generator=generator)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        r"""$K' = EK,\ V' = FV,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
+        self.check_tokens(k.shape[-2])
+        k, v = self.E @ k, self.F @ v                                            # (B, h, r, d)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop_now)  # (B, h, N, d)
+
+    def mixing_macs(self, num_tokens: int) -> int:
+        r"""$4rNC$: $EK$, $FV$, $QK'^\top$ and the product with $V'$ take $rNC$ each."""
+        return 4 * self.r * num_tokens * self.dim
+
+    @classmethod
+    def check_options(cls, dim: int, num_heads: int, grid_size: tuple[int, int], r: int | None = None) -> None:
+        N = grid_size[0] * grid_size[1]
+        if r is None:
+            return
+        in_range("Linformer's r", r, 1)
+        if r > N:
+            raise ValueError(f"Linformer's r is {r} but the {grid_size} grid has only {N} tokens; give r at most {N}, "
+                             f"or one r for each stage, or leave it out for min(128, N)")
+
+
+class SeedLinformer(Linformer):
+    r"""The study's: one projection with bias, $P = E = F$, shared by keys, values and heads, and $r = \max(1, N/8)$.
+
+    With $r$ in proportion to $N$ its cost grows with $N^2$ after all.
+    """
+
+    def setup(self, r: int | None = None) -> None:
+        self.r = max(1, self.num_tokens // 8) if r is None else r
+        self.project = nn.Linear(self.num_tokens, self.r)
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Weights of variance 1/r; no bias at the start."""
+        nn.init.normal_(self.project.weight, std=self.r**-0.5, generator=generator)
+        nn.init.zeros_(self.project.bias)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        r"""$K' = PK + b,\ V' = PV + b,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
+        self.check_tokens(k.shape[-2])
+        k, v = (self.project(x.transpose(-2, -1)).transpose(-2, -1) for x in (k, v))  # (B, h, r, d)
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop_now)       # (B, h, N, d)
+
+
+Linformer.SEED = SeedLinformer
