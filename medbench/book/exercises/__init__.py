@@ -5,10 +5,10 @@ One module a chapter; `judging` holds what they share. The table of exercises is
 
 from __future__ import annotations
 
-from . import softmax
+from . import backbone, data, softmax
 from .judging import Exercise, Mistake, Verdict
 
-EXERCISES: dict[str, Exercise] = {**softmax.EXERCISES}
+EXERCISES: dict[str, Exercise] = {**data.EXERCISES, **backbone.EXERCISES, **softmax.EXERCISES}
 
 __all__ = ["EXERCISES", "Mistake", "Verdict", "check", "judge"]
 
