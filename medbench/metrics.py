@@ -1,0 +1,208 @@
+r"""Scores with intervals, and paired comparison of two models on the same images.
+
+What lives here, top to bottom: `Score` and `Scores`; `evaluate` and its bootstrap; `compare`, `sign_flip`, `holm`.
+
+Symbols: n images, k classes, R resamples, $z$ logits (n, k), $\pi$ the class frequencies behind them.
+
+**Two populations.** Balanced accuracy, sensitivity, specificity, AUROC and the confusion matrix speak of the images as
+they are, and decisions are $\arg\max(z - \log\pi)$: every class counts the same. Top-1, top-5, MCC, kappa, AUPRC, Brier
+and calibration depend on how frequent the classes are. They speak of `split.population` (for the phantom the study's
+class counts): images get weights that restore those frequencies, and probabilities are softmax of
+$z - \log\pi + \log\pi_{population}$.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import one_of
+from .scoring import OVERALL, PER_CLASS, Task
+
+CHUNK = 100                                                            # resamples held in memory at once
+
+
+# --------------------------------------------------------------------------------------------- what is returned
+@dataclass(frozen=True)
+class Score:
+    """A value, its 95 % bootstrap interval and the number of images behind it; NaN with the reason where undefined."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        if math.isnan(self.value):
+            return f"undefined ({self.reason})"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def row(self, quantity: str, **more) -> dict:
+        """One record: NaN becomes `None` with its reason."""
+        known = not math.isnan(self.value)
+        row = {"quantity": quantity, "value": self.value if known else None, "unit": "1", "n": self.n}
+        return row | ({"low": self.low, "high": self.high} if known else {"reason": self.reason}) | more
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Everything that `evaluate` finds: `overall[name]` (also `scores.name`), `per_class[key][name]`, `confusion`.
+
+    `confusion` (k, k) counts images: row the true class, column the decided one.
+    """
+
+    classes: tuple[str, ...]
+    overall: dict[str, Score]
+    per_class: dict[str, dict[str, Score]]
+    confusion: np.ndarray
+
+    def __getattr__(self, name: str) -> Score:
+        if not name.startswith("__") and name in self.overall:
+            return self.overall[name]
+        raise AttributeError(f"there is no score {name!r}; there are: {', '.join(OVERALL)}, and per_class with "
+                             f"{', '.join(PER_CLASS)}")
+
+    @property
+    def support(self) -> dict[str, int]:
+        """Images of each class."""
+        return dict(zip(self.classes, self.confusion.sum(1).tolist()))
+
+    def rows(self) -> list[dict]:
+        """One record a score, then one a score and class, then the confusion matrix row by row in `samples`."""
+        rows = [score.row(name) for name, score in self.overall.items()]
+        rows += [score.row(name, suffix=key, context={"class": key})
+                 for key, scores in self.per_class.items() for name, score in scores.items()]
+        about = {"rows": "true class", "columns": "decided class", "classes": list(self.classes)}
+        return [*rows, {"quantity": "confusion", "value": int(self.confusion.sum()), "unit": "1",
+                        "samples": self.confusion.ravel().tolist(), "context": about}]
+
+
+# --------------------------------------------------------------------------------------------- evaluate
+def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
+    """Every score of a model on a split, with 95 % intervals from a bootstrap stratified by class.
+
+    Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`; `prior` (k,): class frequencies
+        behind the logits (default: the split's, those of training); `bootstrap`: resamples, 0 for no intervals.
+    Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class.
+    Raises: ValueError for logits of another shape, or logits that are not finite.
+    """
+    task = Task(logits, split, prior)
+    point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
+    spread = _gather(task.statistics(counts) for counts in resamples(task.labels, bootstrap, seed))
+    low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
+                 for share in (2.5, 97.5))
+    support = np.bincount(task.labels, minlength=task.k)
+    overall = {name: Score(float(point[name]), float(low[name]), float(high[name]), task.n, task.why(name, point[name]))
+               for name in OVERALL}
+    per_class = {key: {name: Score(float(point[name][c]), float(low[name][c]), float(high[name][c]), int(support[c]),
+                                   task.why(name, point[name][c], key)) for name in PER_CLASS}
+                 for c, key in enumerate(task.classes)}
+    return Scores(task.classes, overall, per_class, task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int))
+
+
+def _gather(parts) -> dict[str, np.ndarray]:
+    """Statistics of all resamples, name by name."""
+    parts = list(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _percentile(samples, share: float, value):
+    """The percentile over resamples (axis 0); NaN where there are none or the value itself is undefined."""
+    found, known = np.full(np.shape(value), np.nan), ~np.isnan(value)
+    if samples is not None and known.any():
+        found[known] = np.nanpercentile(samples[:, known], share, axis=0)
+    return found
+
+
+# --------------------------------------------------------------------------------------------- bootstrap
+def resamples(labels: np.ndarray, count: int, seed: int):
+    """How often each image is drawn, (R, n) float32 in chunks; every class keeps its number of images."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    for start in range(0, count, CHUNK):
+        drawn = np.zeros((min(CHUNK, count - start), len(labels)), np.float32)
+        for group in groups:
+            picks = rng.integers(len(group), size=(len(drawn), len(group)))
+            picks += len(group) * np.arange(len(drawn))[:, None]
+            drawn[:, group] = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+        yield drawn
+
+
+# --------------------------------------------------------------------------------------------- comparison
+@dataclass(frozen=True)
+class Comparison:
+    """One model against another on the same images: `difference` in a score's own unit, interval, verdict."""
+
+    first: str
+    second: str
+    quantity: str
+    difference: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` (the first than the second) where the interval leaves 0 out, else `tie`."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "tie"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with the difference in percentage points."""
+        side = {"better": "above", "worse": "below"}.get(self.verdict, "no different from")
+        gap = f"{self.first} lies {side} {self.second} in {self.quantity.replace('_', ' ')}"
+        return (f"{gap}: {100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
+                f"{100 * self.high:+.1f}, {self.n} images, one run each).")
+
+    def rows(self) -> list[dict]:
+        """One record in percentage points, with the sentence as its text."""
+        about = {"first": self.first, "second": self.second, "verdict": self.verdict}
+        points = {"value": 100 * self.difference, "low": 100 * self.low, "high": 100 * self.high}
+        return [{"quantity": f"{self.quantity}_difference", **points, "unit": "percentage point", "n": self.n,
+                 "text": self.sentence, "context": about}]
+
+
+def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=("first", "second"),
+            priors=(None, None), bootstrap: int = 1000, seed: int = 0) -> Comparison:
+    """The first model's score minus the second's, with a paired bootstrap: both see the same resampled images.
+
+    Args: `first`, `second`: logits (n, k) on `split`; `quantity`: one of `OVERALL`; `names`: for the sentence;
+        `priors`: class frequencies behind each model's logits (default: the split's).
+    Returns: `Comparison`. Its interval holds for these two runs, not for other seeds.
+    Raises: ValueError: as `evaluate`, or for an unknown quantity.
+    """
+    one_of("quantity", quantity, OVERALL)
+    tasks = [Task(logits, split, prior) for logits, prior in zip((first, second), priors)]
+
+    def difference(counts):
+        return tasks[0].statistics(counts)[quantity] - tasks[1].statistics(counts)[quantity]
+    spread = np.concatenate([difference(counts) for counts in resamples(tasks[0].labels, bootstrap, seed)])
+    low, high = np.percentile(spread, (2.5, 97.5))
+    point = difference(np.ones((1, tasks[0].n)))[0]
+    return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n)
+
+
+def sign_flip(differences) -> float:
+    """Exact two-sided p that paired differences, one a seed, have mean 0: all sign patterns are as likely.
+
+    Args: `differences` (s,), at most 20. Returns: p, at least 2 / 2^s. Source: Fisher 1935, ch. III.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 1 or not 1 <= len(differences) <= 20:
+        raise ValueError(f"differences have shape {differences.shape}; wanted between 1 and 20, one a seed")
+    signs = 1 - 2 * ((np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences))) & 1)
+    sums = np.abs(signs @ differences)
+    return float(np.mean(sums >= abs(differences.sum()) - 1e-12))
+
+
+def holm(p_values) -> np.ndarray:
+    """Corrected p-values in the given order: sorted, the m of them times m, m-1, ..., never falling (Holm 1979)."""
+    p_values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    corrected = np.empty_like(steps)
+    corrected[order] = np.minimum(steps, 1)
+    return corrected

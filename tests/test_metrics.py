@@ -1,0 +1,193 @@
+"""Scores equal scikit-learn's, intervals cover what they should, comparisons find what is there."""
+
+import time
+import types
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn import metrics as reference
+
+from medbench import metrics
+from medbench.scoring import BINS
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def task(n=300, k=7, seed=0, sharp=1.5, population=False, absent=()):
+    """A split with unequal classes and logits that know something of the labels."""
+    rng = np.random.default_rng(seed)
+    allowed = [c for c in range(k) if c not in absent]
+    labels = rng.choice(allowed, n, p=np.array([2.0**-c for c in allowed]) / sum(2.0**-c for c in allowed))
+    prior = np.linspace(3, 1, k) / np.linspace(3, 1, k).sum()
+    logits = rng.normal(size=(n, k)) + sharp * np.eye(k)[labels]
+    target = np.linspace(1, 9, k) ** 2 / (np.linspace(1, 9, k) ** 2).sum() if population else None
+    classes = tuple(f"class_{c}" for c in range(k))
+    return logits, types.SimpleNamespace(labels=labels, classes=classes, prior=prior, population=target)
+
+
+def posteriors(logits, split):
+    """Balanced and population posteriors and the images' weights, written out the long way."""
+    balanced = logits - np.log(split.prior)
+    if split.population is None:
+        return softmax(balanced, 1), softmax(logits, 1), np.ones(len(logits))
+    share = np.bincount(split.labels, minlength=len(split.classes)) / len(split.labels)
+    weight = (split.population / share)[split.labels]
+    return softmax(balanced, 1), softmax(balanced + np.log(split.population), 1), weight
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_every_score_equals_scikit_learn(population):
+    logits, split = task(population=population)
+    balanced, frequent, weight = posteriors(logits, split)
+    y, k = split.labels, len(split.classes)
+    found = metrics.evaluate(logits, split, bootstrap=0)
+    decided, answered = balanced.argmax(1), frequent.argmax(1)
+    truth = np.eye(k)[y]
+    want = {
+        "balanced_accuracy": reference.balanced_accuracy_score(y, decided),
+        "macro_auroc": np.mean([reference.roc_auc_score(truth[:, c], balanced[:, c]) for c in range(k)]),
+        "macro_auprc": np.mean([reference.average_precision_score(
+            truth[:, c], balanced[:, c], sample_weight=weight) for c in range(k)]),
+        "top1": reference.accuracy_score(y, answered, sample_weight=weight),
+        "top5": reference.top_k_accuracy_score(y, frequent, k=5, sample_weight=weight),
+        "mcc": reference.matthews_corrcoef(y, answered, sample_weight=weight),
+        "kappa": reference.cohen_kappa_score(y, answered, sample_weight=weight),
+        "brier": reference.brier_score_loss(y, frequent, sample_weight=weight, scale_by_half=False),
+    }
+    for name, value in want.items():
+        assert getattr(found, name).value == pytest.approx(value, abs=1e-12), name
+    assert (found.confusion == reference.confusion_matrix(y, decided)).all()
+    for c, key in enumerate(split.classes):
+        scores = found.per_class[key]
+        assert scores["sensitivity"].value == pytest.approx(reference.recall_score(y == c, decided == c))
+        assert scores["specificity"].value == pytest.approx(reference.recall_score(y != c, decided != c))
+        assert scores["sensitivity"].n == found.support[key] == (y == c).sum()
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_calibration_error_equals_a_slow_loop(population):
+    logits, split = task(n=120, k=4, population=population)
+    _, p, weight = posteriors(logits, split)
+    gaps = []
+    for c in range(4):
+        for b in range(BINS):
+            inside = (p[:, c] >= b / BINS) & (p[:, c] < (b + 1) / BINS)
+            gaps.append(abs(np.sum(weight[inside] * (p[inside, c] - (split.labels[inside] == c)))) / weight.sum())
+    assert metrics.evaluate(logits, split, bootstrap=0).calibration_error.value == pytest.approx(sum(gaps) / 4)
+
+
+def test_ranking_scores_treat_ties_as_scikit_learn_does():
+    logits, split = task(n=200, k=3)
+    logits = logits[np.random.default_rng(1).integers(0, 25, 200)]          # each row about eight times
+    balanced, _, _ = posteriors(logits, split)
+    found = metrics.evaluate(logits, split, bootstrap=0)
+    for c, key in enumerate(split.classes):
+        assert found.per_class[key]["auroc"].value == pytest.approx(
+            reference.roc_auc_score(split.labels == c, np.round(balanced[:, c], 14)))
+        assert found.per_class[key]["auprc"].value == pytest.approx(
+            reference.average_precision_score(split.labels == c, np.round(balanced[:, c], 14)))
+
+
+def test_an_absent_class_gives_nan_with_its_support_and_the_reason():
+    logits, split = task(absent=(2,))
+    found = metrics.evaluate(logits, split, bootstrap=20)
+    gone = found.per_class["class_2"]["sensitivity"]
+    assert np.isnan(gone.value) and gone.n == 0 and "class_2" in gone.reason
+    assert np.isnan(found.balanced_accuracy.value) and "class_2" in found.balanced_accuracy.reason
+    assert 0 < found.top1.value < 1                               # needs no class in particular
+    rows = {row["quantity"]: row for row in found.rows() if "suffix" not in row}
+    assert rows["balanced_accuracy"]["value"] is None and "class_2" in rows["balanced_accuracy"]["reason"]
+    logits, split = task(absent=(2,), population=True)
+    assert np.isnan(metrics.evaluate(logits, split, bootstrap=0).top1.value)   # the population cannot be restored
+
+
+def test_decisions_subtract_the_prior_behind_the_logits():
+    _, split = task(n=400, k=7)
+    logits = np.tile(np.log(split.prior), (400, 1))               # knows the prior and nothing else
+    tilted = logits + 0.01 * np.eye(7)[split.labels]
+    assert metrics.evaluate(tilted, split, bootstrap=0).balanced_accuracy.value == 1
+    assert metrics.evaluate(tilted, split, prior=np.ones(7) / 7, bootstrap=0).balanced_accuracy.value < 0.5
+
+
+def test_majority_baseline_is_the_frequency_of_the_commonest_class():
+    logits, split = task(population=True)
+    assert metrics.evaluate(logits, split, bootstrap=0).majority_top1.value == pytest.approx(split.population.max())
+
+
+def test_rows_are_whole_and_carry_intervals():
+    logits, split = task(k=3, n=90)
+    rows = metrics.evaluate(logits, split, bootstrap=50).rows()
+    overall = {row["quantity"]: row for row in rows if "suffix" not in row}
+    assert set(overall) == {*metrics.OVERALL, "confusion"}
+    assert overall["top5"]["value"] is None and "3 classes" in overall["top5"]["reason"]
+    assert overall["mcc"]["low"] < overall["mcc"]["value"] < overall["mcc"]["high"]
+    assert sum(overall["confusion"]["samples"]) == 90
+    assert {(row["suffix"], row["quantity"]) for row in rows if "suffix" in row} == {
+        (key, name) for key in split.classes for name in metrics.PER_CLASS}
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    truth = metrics.evaluate(*task(n=200_000, k=3, seed=99), bootstrap=0).balanced_accuracy.value
+    inside = 0
+    for seed in range(100):
+        score = metrics.evaluate(*task(n=240, k=3, seed=seed), bootstrap=200).balanced_accuracy
+        inside += score.low <= truth <= score.high
+    assert 88 <= inside <= 100
+
+
+def test_resamples_keep_every_class_and_depend_on_the_seed():
+    labels = np.repeat([0, 1, 2], [50, 7, 30])
+    first, again, other = (next(metrics.resamples(labels, 40, seed)) for seed in (3, 3, 4))
+    assert (first == again).all() and (first != other).any()
+    for c in range(3):
+        assert (first[:, labels == c].sum(1) == (labels == c).sum()).all()
+    assert first[:, labels == 0].var() == pytest.approx(1 - 1 / 50, rel=0.15)
+
+
+def test_comparison_finds_a_difference_and_a_tie():
+    logits, split = task(n=800, k=5)
+    worse = logits + 1.5 * np.random.default_rng(5).normal(size=logits.shape)
+    gap = metrics.compare(logits, worse, split, names=("a", "b"), bootstrap=200)
+    both = [metrics.evaluate(z, split, bootstrap=0).balanced_accuracy.value for z in (logits, worse)]
+    assert gap.difference == pytest.approx(both[0] - both[1]) and gap.verdict == "better"
+    assert metrics.compare(worse, logits, split, bootstrap=200).verdict == "worse"
+    again = metrics.compare(logits, logits + 0.01, split, bootstrap=200)
+    assert (again.difference, again.low, again.high, again.verdict) == (0, 0, 0, "tie")
+    assert gap.rows()[0]["unit"] == "percentage point" and "a lies above b" in gap.rows()[0]["text"]
+
+
+def test_pairing_narrows_the_interval():
+    logits, split = task(n=600, k=4)
+    near = logits + 0.2 * np.random.default_rng(1).normal(size=logits.shape)
+    gap = metrics.compare(logits, near, split, bootstrap=300)
+    alone = metrics.evaluate(logits, split, bootstrap=300).balanced_accuracy
+    assert gap.high - gap.low < 0.7 * (alone.high - alone.low)
+
+
+def test_sign_flip_and_holm():
+    assert metrics.sign_flip([1, 2, 3, 4, 5, 6, 7, 8]) == pytest.approx(2 / 2**8)
+    assert metrics.sign_flip([0.3, -0.3]) == 1
+    assert metrics.sign_flip([1.0, 1.0, -0.5]) == pytest.approx(4 / 8)
+    assert metrics.holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([0.9, 0.8]).max() == 1
+
+
+def test_bad_logits_are_refused_with_what_came():
+    logits, split = task()
+    with pytest.raises(ValueError, match=r"shape \(300, 6\).*\(300, 7\)"):
+        metrics.evaluate(logits[:, :6], split)
+    logits[3, 2] = np.nan
+    with pytest.raises(ValueError, match="1 of 300 rows"):
+        metrics.evaluate(logits, split)
+    with pytest.raises(ValueError, match="prior"):
+        metrics.evaluate(task()[0], split, prior=np.ones(3))
+    with pytest.raises(AttributeError, match="balanced_accuracy"):
+        metrics.evaluate(*task(), bootstrap=0).accuracy  # noqa: B018
+
+
+def test_a_full_test_set_takes_seconds():
+    logits, split = task(n=5000, k=10, population=True)
+    began = time.process_time()
+    metrics.evaluate(logits, split, bootstrap=200)
+    assert time.process_time() - began < 4                        # 1,000 resamples within 20 s
