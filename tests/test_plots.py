@@ -36,7 +36,7 @@ def lone_mask():
 
 FIGURES = {
     "who_mixes": lambda: plots.who_mixes(np.eye(5), bar="norm (1)"),
-    "mixing_maps": lambda: plots.mixing_maps(np.ones((16, 16)), {"a": np.arange(1, 17), "b": np.ones(16)}, (4, 4), 5),
+    "mixing_maps": lambda: plots.mixing_maps(np.ones((16, 16)), {"a": (np.eye(16), 5)}, (4, 4), lone_mask()),
     "curves": lambda: plots.curves(wide_table(), "latency_ms", "top1", log=True),
     "cost_curves": lambda: plots.cost_curves(pd.DataFrame(
         {"model": ["xca"] * 2, "num_tokens": [4, 16], "closed_form": [8, 32], "counted": [8, 32]})),
@@ -84,7 +84,8 @@ def test_every_model_has_a_look_that_survives_grey():
 def test_labels_carry_units():
     assert plots.label("latency_ms") == "latency (ms)"
     assert plots.label("macro_auroc", "1") == "macro AUROC"
-    assert plots.label("gmacs") == "multiply-adds (GMAC)"
+    assert plots.label("gmacs") == "cost (GMAC)"
+    assert plots.label("throughput_images_per_s") == "throughput (images/s)"
     assert plots.label("num_tokens") == "number of tokens"
     assert plots.label("peak_memory", "byte") == "peak memory (byte)"
 
@@ -136,6 +137,12 @@ def test_wrong_tables_are_refused():
         plots.scores(long_table().assign(quantity=["a", "a", "b", "b"]))
     with pytest.raises(ValueError, match="square"):
         plots.confusion([[1, 2]], ["a", "b"])
+
+
+def test_mixing_maps_ring_the_token_where_it_lies():
+    axes = plots.mixing_maps(np.ones((8, 16)), {"a": (np.eye(8), 6)}, (2, 4))          # second row, third column
+    np.testing.assert_allclose(axes[1].lines[0].get_xydata(), [[2.5 * 4 - 0.5, 1.5 * 4 - 0.5]])
+    assert np.asarray(axes[1].images[1].get_array()).argmax() == 6
 
 
 def test_drawing_on_given_axes_makes_no_figure():

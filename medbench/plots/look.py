@@ -36,8 +36,9 @@ STYLE: dict[str, Style] = {
     "none": Style("none (control)", "#777777", "*", (0, (1, 3))),
 }
 _OTHERS = (("#444444", "o", "-"), ("#9a5b00", "s", "--"), ("#2f86c4", "^", "-."), ("#7a3b69", "D", ":"))
-_UNITS = {"ms": "ms", "s": "s", "macs": "MAC", "gmacs": "GMAC", "flops": "FLOP", "mib": "MiB", "j": "J",
-          "points": "percentage points"}
+_UNITS = {"images_per_s": "images/s", "flop_per_s": "FLOP/s", "byte_per_s": "byte/s", "ms": "ms", "s": "s", "j": "J",
+          "mac": "MAC", "macs": "MAC", "gmacs": "GMAC", "flop": "FLOP", "flops": "FLOP", "byte": "byte", "mib": "MiB",
+          "param": "parameters", "points": "percentage points"}
 _PAPER = {"figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "black",
           "axes.edgecolor": "black", "axes.labelcolor": "black", "xtick.color": "black", "ytick.color": "black",
           "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -51,13 +52,15 @@ def style(name: str, place: int = 0) -> Style:
 
 def label(name: str, unit: str | None = None) -> str:
     """`latency_ms` -> "latency (ms)"; `label("macro_auroc", "1")` -> "macro AUROC"."""
-    words = name.split("_")
-    if unit is None and words[-1] in _UNITS:
-        unit = _UNITS[words.pop()]
-        words = words or ["multiply-adds" if unit.endswith("MAC") else "cost"]
+    if unit is None:
+        for ending, found in _UNITS.items():
+            if name == ending or name.endswith(f"_{ending}"):
+                name, unit = name.removesuffix(ending).rstrip("_") or "cost", found
+                break
+    unit = {"percentage point": "percentage points"}.get(unit, unit)
     known = {"auroc": "AUROC", "auprc": "AUPRC", "macs": "MACs", "mcc": "MCC", "flops": "FLOPs", "num": "number of"}
-    text = " ".join(known.get(word, word) for word in words)
-    return text if unit in (None, "1", "") or (unit == "MAC" and text == "MACs") else f"{text} ({unit})"
+    text = " ".join(known.get(word, word) for word in name.split("_"))
+    return text if unit in (None, "1", "") else f"{text} ({unit})"
 
 
 def figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 3.6):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from .look import axes_or_new, figure, label, logarithmic, need, picture, style
+from .look import axes_or_new, figure, label, logarithmic, need, outline, picture, style
 
 
 def who_mixes(mixing, ax: Axes | None = None, *, title: str | None = None, bar: str | None = None) -> Axes:
@@ -21,28 +21,31 @@ def who_mixes(mixing, ax: Axes | None = None, *, title: str | None = None, bar: 
     return ax
 
 
-def mixing_maps(image, maps: dict[str, np.ndarray], grid_size: tuple[int, int], token: int):
-    """What one output token listens to, drawn over the image it came from: one panel a map, beside the bare image.
+def mixing_maps(image, maps: dict[str, tuple], grid_size: tuple[int, int], mask=None):
+    """What single output tokens listen to, drawn over the image they come from: one panel a map, beside the bare image.
 
-    Args: `image` (H, W); `maps` {title: (N,) row of a mixing matrix}, each scaled to its own maximum;
-    `grid_size` (rows, columns) of the tokens; `token` the output asked about, marked by a ring.
+    Args: `image` (H, W); `maps` {title: (mixing matrix (N, N), output token)}, each scaled to its own maximum;
+    `grid_size` (rows, columns) of the tokens; `mask` (H, W) outlined. A ring marks the token asked about.
     Returns: the array of Axes.
     """
     height, width = np.asarray(image).shape[-2:]
-    at = ((token % grid_size[1] + 0.5) * width / grid_size[1] - 0.5,
-          (token // grid_size[1] + 0.5) * height / grid_size[0] - 0.5)
     panels = len(maps) + 1
-    fig, axes = figure(columns=panels, width=min(2.3 * panels, 9), height=min(2.3, 9 / panels) + 0.55)
-    picture(axes[0], image, "the slice; ring: the token")
-    for ax, (title, row) in zip(axes[1:], maps.items()):
+    fig, axes = figure(columns=panels, width=min(2.5 * panels, 9), height=min(2.5, 9 / panels) + 0.55)
+    picture(axes[0], image, "the slice")
+    for ax, (title, (mixing, token)) in zip(axes[1:], maps.items()):
+        row = np.asarray(mixing)[token]
         picture(ax, image, title)
-        shown = ax.imshow(np.asarray(row, float).reshape(grid_size) / np.max(row), cmap="magma", alpha=0.65,
-                          extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest", vmin=0, vmax=1)
+        shown = ax.imshow(row.reshape(grid_size) / max(row.max(), 1e-30), cmap="magma", alpha=0.65, vmin=0, vmax=1,
+                          extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+        at = ((token % grid_size[1] + 0.5) * width / grid_size[1] - 0.5,
+              (token // grid_size[1] + 0.5) * height / grid_size[0] - 0.5)
+        for where in (axes[0], ax):
+            where.plot(*at, "o", markersize=11, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
+            where.plot(*at, "o", markersize=11, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.2)
     for ax in axes:
-        ax.plot(*at, "o", markersize=11, markerfacecolor="none", markeredgecolor="black", markeredgewidth=3)
-        ax.plot(*at, "o", markersize=11, markerfacecolor="none", markeredgecolor="white", markeredgewidth=1.2)
+        outline(ax, mask)
     bar = fig.colorbar(shown, ax=list(axes), location="bottom", shrink=0.4, aspect=30)
-    bar.set_label("mixing, as a share of the map's maximum", fontsize=8)
+    bar.set_label("mixing, as a share of the map's maximum (1)", fontsize=8)
     return axes
 
 

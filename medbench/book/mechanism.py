@@ -1,0 +1,110 @@
+"""What the mechanism chapters share: the one slice, the cost table, the mixing of a trained model, the recorded rows.
+
+A chapter shows one mechanism with the same cells as its neighbours; what would be more than a few lines in a cell is
+here, so that all chapters ask the same thing in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .. import data, machine, mixing, phantom, results
+from ..attention import ATTENTION
+
+SLICE = {"class": "intra", "index": 7, "seed": 2022}          # the image that every mechanism chapter shows
+
+
+def brain_slice(img_size: int = 112):
+    """The one phantom image that every mechanism chapter shows: a `Batch` of one, with its lesion mask."""
+    label = phantom.CLASSES.index(SLICE["class"])
+    return phantom.generate([label], [SLICE["index"]], seed=SLICE["seed"], img_size=img_size)
+
+
+def cost_table(names, sides, dim: int = 96, num_heads: int = 3, options: dict | None = None):
+    """Multiply-adds of mixing alone, in closed form and counted, for square grids.
+
+    Args: `names` of mechanisms; `sides` of the grids in tokens, N = side x side; `options` {name: own options}.
+    Returns: DataFrame `model`, `num_tokens`, `closed_form`, `counted` (MAC), as `mb.plots.cost_curves` takes it.
+    The projections around the mixing are taken off what is counted: 4NC^2, or 2NC^2 for `none`.
+    """
+    import pandas as pd
+
+    rows = []
+    for name in names:
+        for side in sides:
+            layer = ATTENTION[name](dim, num_heads, (side, side), **(options or {}).get(name, {}))
+            tokens, projections = side * side, sum(p.numel() for n, p in layer.named_parameters()
+                                                   if n in ("qkv.weight", "proj.weight", "v.weight"))
+            rows.append((name, tokens, layer.mixing_macs(tokens), count_macs(layer, tokens) - tokens * projections))
+    return pd.DataFrame(rows, columns=["model", "num_tokens", "closed_form", "counted"])
+
+
+def count_macs(layer, tokens: int) -> int:
+    """Multiply-adds of one mechanism on one image of N tokens, counted by torch on the `meta` device."""
+    from .. import cost
+
+    return cost.profile(layer, (1, tokens, layer.dim)).macs
+
+
+def mixing_of(model, images, *, stage: int = 0, block: int = 1):
+    """The mixing matrix of one trained mechanism on one image, and its grid.
+
+    Args: `model` a pyramid; `images` uint8 (1, H, W); `stage`, `block` count from 0. The default is the second block
+    of the first stage: the finest grid, and the first block in which windows shift.
+    Returns: (matrix (N, N), grid_size).
+    """
+    attn = model.stages[stage].blocks[block].attn
+    device = next(model.parameters()).device
+    x = data.to_input(images, model.config.in_chans).to(device)
+    tokens = mixing.tokens_into(model, attn, x)
+    return mixing.matrix(attn, tokens).cpu(), model.stages[stage].grid_size
+
+
+def mixing_rows(matrix, grid_size) -> list[dict]:
+    """The three numbers that sum a mixing matrix up, as rows for `mb.results.record`."""
+    numbers = {"mean_distance": mixing.mean_distance(matrix, grid_size), "share_of_self": mixing.share_of_self(matrix),
+               "effective_rank": mixing.effective_rank(matrix)}
+    about = {"tokens": math.prod(grid_size), "grid": "x".join(map(str, grid_size))}
+    return [{"quantity": name, "value": value, "unit": "1", "n": 1, "context": about} for name, value in numbers.items()]
+
+
+def recorded(quantity: str, chapter: str = "10_training", device="auto"):
+    """One quantity of the phantom's models, as chapters 10 to 12 recorded it on one device.
+
+    Args: `quantity` such as "balanced_accuracy"; `device` the chapter's: its records are taken if there are any, else
+    those of the device with the most. Returns: rows of `mb.results.load()` that belong to a model, of one device.
+    Raises: LookupError if nothing is recorded, with the chapter that records it.
+    """
+    table = results.load()
+    table = table[(table.chapter == chapter) & (table.quantity == quantity) & table.model.notna()
+                  & (table.device != results.STUDY) & table.value.notna()]
+    if "class" in table:
+        table = table[table["class"].isna()]
+    if not len(table):
+        raise LookupError(f"no chapter has recorded {quantity} yet; run it first: make chapter NAME={chapter}")
+    own = machine.device_name(device)
+    chosen = own if (table.device == own).any() else table.device.value_counts().idxmax()
+    return table[table.device == chosen]
+
+
+def mixing_table(rows: list[dict], grid_size):
+    """The rows of `mixing_rows` beside what averaging over all tokens, and no mixing at all, would give."""
+    import pandas as pd
+    import torch
+
+    tokens = math.prod(grid_size)
+    ends = {"averaging": mixing_rows(torch.ones(tokens, tokens), grid_size),
+            "no mixing": mixing_rows(torch.eye(tokens), grid_size)}
+    table = {name: {row["quantity"]: row["value"] for row in part} for name, part in {"this layer": rows, **ends}.items()}
+    names = {"mean_distance": "mean distance (tokens)", "share_of_self": "share of its own token",
+             "effective_rank": f"effective rank (of {tokens})"}
+    return pd.DataFrame(table).T.rename(columns=names).round(3)
+
+
+def two_tokens(batch, grid_size) -> tuple[int, int]:
+    """Two tokens to ask on the slice: the one that holds most of the lesion, and its mirror image in the other half."""
+    import torch.nn.functional as F
+
+    share = F.adaptive_avg_pool2d(batch.lesion[:1].float(), grid_size)[0]
+    row, column = divmod(int(share.argmax()), grid_size[1])
+    return row * grid_size[1] + column, row * grid_size[1] + grid_size[1] - 1 - column
