@@ -1,0 +1,159 @@
+"""From random numbers to images: pose, anatomy, lesion, coil, noise, histogram. One class a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from . import histogram
+from .anatomy import CEREBRUM, SELLA, Z_LOW, on_device, sample
+from .drawing import Draws, bell, over, pull, radius, smooth, step
+from .lesions import LESIONS, Head
+from .signals import TISSUES
+
+FIELD_OF_VIEW = 210.0          # mm
+CENTRE_Y = -17.0               # MNI y of the image's centre
+SELLA_SHARE = 0.25             # of every class but the pituitary lesion, which always lies there
+BEND = 0.35                    # strength of the random increasing map
+COMMON = 128                   # uniform numbers kept for head and scanner; the rest are the lesion's
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a data set has in common: sequence, difficulty, and which shortcuts are cured."""
+
+    contrast: str
+    difficulty: float
+    confounding: float
+    histogram_matching: bool
+    sella_slices: bool
+    decoys: bool
+
+
+def render(label: str, uniform, control, noise, look: Look, device: str, healthy: bool = False):
+    """Draw the samples of one class.
+
+    Arguments: the samples' random numbers (see `drawing.numbers`); `healthy` leaves the lesion and its displacement out.
+    Returns: images uint8, lesion bool, affected bool, each (n, H, W), and the slices' heights in mm (n,).
+    """
+    size = noise.shape[-1]
+    draw = Draws(uniform[:, :COMMON], device)
+    control, noise = control.to(device), noise.to(device)
+    head = _pose(label, draw, control, size, look, device)
+    lesion = LESIONS["normal" if healthy else label](head, Draws(uniform[:, COMMON:], device), look.contrast, look.difficulty)
+    x, y = lesion.displace(head)
+    near = (head.depth / 6).clamp(0, 1)                       # nothing moves at the inner table
+    x, y = head.x + near * (x - head.x), head.y + near * (y - head.y)
+    moved = (x - head.x) ** 2 + (y - head.y) ** 2 > 1.5**2
+    image = _anatomy(head, x, y, lesion.sulci(head), draw, look)
+    if look.decoys:
+        image = _decoys(head, image, lesion, draw)
+    image, opacity, oedema = lesion.paint(head, image)
+    image = _scanner(image, control, noise, draw, look)
+    image = _site(image, label, draw, look)
+    mask = opacity > 0.5
+    return image.mul(255).round().clamp(0, 255).byte(), mask, (oedema > 0.5) | moved, head.z.flatten()
+
+
+def _pose(label, draw, control, size, look, device) -> Head:
+    """Choose the slice and lay the pixels into the head: rotation, scale, shear, shift and a smooth warp."""
+    sella = draw.happens(SELLA_SHARE if look.sella_slices else 0.0)
+    height, low_height = draw(*CEREBRUM), draw(*SELLA)
+    sella = sella | (label == "pituatary_lesion")
+    z = torch.where(sella, low_height, height).round()
+    pixel = FIELD_OF_VIEW / size
+    ruler = (torch.arange(size, device=device) + 0.5) * pixel - FIELD_OF_VIEW / 2
+    column, row = ruler[None, None, :], -ruler[None, :, None]
+    turn, scale, shear, stretch = draw(-0.16, 0.16), draw(0.94, 1.05), draw(-0.04, 0.04), draw(0.96, 1.04)
+    c, s = torch.cos(turn), torch.sin(turn)
+    warp = 6.0 * smooth(control[:, :2, :6, :6], size)
+    x = (c * column - s * row) / (scale * stretch) + draw(-5, 5) + warp[:, 0]
+    y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
+    slices = (z.flatten() - Z_LOW).long()
+    _, depth = on_device(device)
+    fields = smooth(control[:, 2:4], size)
+    return Head(x, y, sample(depth, slices, x, y)[:, 0], slices, z, sella, pixel, 2 * fields[:, 0], 2 * fields[:, 1])
+
+
+def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
+    """Read the tissue at its place of origin, with this head's own atrophy, and give it the sequence's brightness."""
+    atrophy, large = draw(), draw(-0.08, 0.4)
+    x, y = pull(x, y, 0.0, 2.0, 30.0, large * torch.where(head.low, 0.0, 1.0))
+    tissue, _ = on_device(str(head.x.device))
+    grey, white, csf, other, head.ventricle = sample(tissue, head.slices, x, y).unbind(1)
+    head.csf = ((csf * (0.75 + 0.9 * atrophy) * sulci - 0.2) / 0.45).clamp(0, 1)
+    head.white = ((white / (grey + white + 1e-3) - 0.5) * 1.6 + 0.5).clamp(0, 1)
+    head.grey = 1 - head.white
+    value = {name: draw(*limits) for name, limits in TISSUES[look.contrast].items()}
+    head.grey_value, head.csf_value = value["grey"], value["csf"]
+    solid = over(value["grey"], head.white, value["white"]) * (1 + 0.03 * head.fine)
+    brain = over(solid, head.csf, value["csf"])
+    brain = over(brain, other, value["orbit"] * (1 + 0.3 * head.rough))
+    return _skull(head, brain, value, draw)
+
+
+def _skull(head: Head, image, value, draw) -> torch.Tensor:
+    """Rings around the hull: fluid, inner table, marrow, outer table, scalp, air."""
+    gap, bone, scalp = draw(1, 3), draw(4, 7.5), draw(3.5, 8.5)
+    out = -head.depth + 0.7 * head.rough
+    image = over(image, step(out, head.pixel), value["csf"])
+    image = over(image, step(out - gap, head.pixel), value["skull"])
+    marrow = bell(out - gap - bone / 2, bone / 4)
+    image = over(image, marrow * step(out - gap, head.pixel), value["marrow"])
+    image = over(image, step(out - gap - bone, head.pixel), value["fat"] * (1 + 0.1 * head.fine))
+    return over(image, step(out - gap - bone - scalp, head.pixel), 0.0)
+
+
+def _decoys(head: Head, image, lesion, draw) -> torch.Tensor:
+    """Harmless things that any head may have: thin ventricular caps, dots, choroid plexus, bright and dark vessels, scalp lumps."""
+    grey = head.grey_value
+    cap = draw(0, 2.5) - head.ventricle
+    image = over(image, step(cap, head.pixel) * (1 - head.csf) * step(head.y.abs() - 20, 10.0), draw(1.1, 1.3) * grey)
+    dots, brightness = draw(0, 3).floor(), draw(1.15, 1.5)
+    for k in range(2):
+        x, y = lesion.place_with("white", head, draw)
+        r = torch.where(k < dots, draw(0.8, 1.3), -9.0)
+        image = over(image, step(r - radius(head.x, head.y, x, y), head.pixel), brightness * grey)
+    for x, y, chance in ((23.0, -40.0, 0.5), (-23.0, -40.0, 0.5)):                       # choroid plexus in the atria
+        plexus = step(draw(2, 4) - radius(head.x, head.y, x, y), head.pixel) * head.csf * draw.happens(chance)
+        image = over(image, plexus * ~head.low, draw(0.7, 1.2) * grey)
+    for _ in range(4):                                                                    # vessels seen end-on near the surface
+        x, y = lesion.place_with("inner table", head, draw)
+        vessel = step(draw(1, 2.6) - radius(head.x, head.y, 0.95 * x, 0.95 * y), head.pixel) * draw.happens(0.5)
+        image = over(image, vessel, torch.where(draw.happens(0.5), draw(1.2, 1.7), draw(0.05, 0.3)) * grey)
+    for _ in range(2):                                                                    # lumps of the scalp
+        x, y = lesion.place_with("inner table", head, draw)
+        lump = bell(radius(head.x, head.y, 1.13 * x, 1.13 * y), draw(5, 11)) * step(-head.depth - 6, 3.0)
+        image = over(image, lump * draw.happens(0.5), draw(0.3, 1.0))
+    return image
+
+
+def _scanner(image, control, noise, draw, look) -> torch.Tensor:
+    """Coil sensitivity, Rician noise, then the histogram; values in [0, 1]."""
+    size = image.shape[-1]
+    coil = torch.exp(0.12 * smooth(control[:, 4, :5, :5], size) * 2)
+    spread = draw(0.012, 0.04)
+    image = image * coil
+    image = torch.sqrt((image + spread * noise[:, 0]) ** 2 + (spread * noise[:, 1]) ** 2)
+    if not look.histogram_matching:
+        return image * 0.8
+    bend = torch.erfinv(torch.cat([draw(-0.999, 0.999)[:, :, 0] for _ in range(len(histogram.RANKS) - 1)], 1)) * 2**0.5
+    return histogram.match(image, histogram.reference(look.contrast, BEND * bend))
+
+
+def _site(image, label, draw, look) -> torch.Tensor:
+    """The mark that a site burns into its images, tied to the label with strength `confounding`.
+
+    Sick heads come from the site that marks the top left corner with probability (1 + confounding) / 2, normal ones
+    with (1 - confounding) / 2; the other site marks the bottom right corner. Without confounding there are no marks.
+    """
+    if not look.confounding:
+        return image
+    sick = -1.0 if label == "normal" else 1.0
+    first = draw.happens((1 + sick * look.confounding) / 2)
+    side = image.shape[-1]
+    a, b, c = (max(1, round(side * f)) for f in (0.03, 0.07, 0.16))
+    mark = torch.zeros(side, side, device=image.device)
+    mark[a:b, a:c] = 1.0
+    return torch.maximum(image, torch.where(first, mark, mark.flip(0, 1)))
