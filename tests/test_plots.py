@@ -49,6 +49,10 @@ FIGURES = {
     "pareto": lambda: plots.pareto(wide_table(), "latency_ms", "top1", log=True),
     "roofline": lambda: plots.roofline(pd.DataFrame({"model": ["xca"], "intensity": [3.0], "rate": [1e9]}),
                                        {"float32": 1e11, "bfloat16": 1e12}, 1e10),
+    "pyramid": lambda: plots.pyramid(np.ones((16, 16)), pd.DataFrame(
+        {"rows": [4, 2], "columns": [6, 3], "channels": [16, 32], "heads": [1, 2], "blocks": [1, 3]})),
+    "stacked": lambda: plots.stacked(pd.DataFrame({"stage": [1, 2], "mixing": [3, 0], "MLP": [4, 5]}), "stage",
+                                     ("mixing", "MLP"), ylabel="multiply-adds (GMAC)"),
     "confusion": lambda: plots.confusion([[3, 1], [0, 0]], ["a_b", "c"]),
 }
 

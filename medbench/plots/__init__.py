@@ -1,6 +1,7 @@
 """Figures: a table or an array in, matplotlib Axes out.
 
 - `look`: how a model looks (`STYLE`), how a number is named (`label`), `figure`
+- `backbone`: `pyramid`, `stacked`
 - `mechanism`: `who_mixes`, `mixing_maps`, `curves`, `cost_curves`
 - `images`: `gallery`, `failures`, `saliency_grid`
 - `records`: `scores`, `forest`, `latency`, `samples`, `pareto`, `roofline`, `confusion`
@@ -11,10 +12,12 @@ and its line as much as by its colour. A table is a pandas DataFrame in the colu
 in its name (`latency_ms`). Functions draw on the Axes they are given, or on a new figure.
 """
 
+from .backbone import pyramid, stacked
 from .images import failures, gallery, saliency_grid
 from .look import STYLE, Style, figure, label, style
 from .mechanism import cost_curves, curves, mixing_maps, who_mixes
 from .records import confusion, forest, latency, pareto, roofline, samples, scores
 
 __all__ = ["STYLE", "Style", "confusion", "cost_curves", "curves", "failures", "figure", "forest", "gallery", "label",
-           "latency", "mixing_maps", "pareto", "roofline", "saliency_grid", "samples", "scores", "style", "who_mixes"]
+           "latency", "mixing_maps", "pareto", "pyramid", "roofline", "saliency_grid", "samples", "scores", "stacked",
+           "style", "who_mixes"]
