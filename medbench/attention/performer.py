@@ -2,6 +2,7 @@ r"""Performer (FAVOR+): softmax attention by random features, so that the N x N 
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
@@ -27,6 +28,12 @@ def orthogonal_rows(r: int, d: int, generator: torch.Generator | None = None) ->
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: exponentials of bf16 numbers are too coarse."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def without_autocast(device_type: str):
+    """A context in which operators keep the types they are given; a device without autocast (`meta`) needs none."""
+    available = torch.amp.is_autocast_available(device_type)
+    return torch.autocast(device_type, enabled=False) if available else contextlib.nullcontext()
 
 
 class Performer(Attention):
@@ -66,7 +73,7 @@ class Performer(Attention):
         Feature m of all keys is divided by its largest value $e^{c_m}$ and feature m of all queries multiplied by
         it; then each query's features are divided by their largest. Neither changes the quotient.
         """
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device.type):
             log_k, log_q = self.log_features(k), self.log_features(q)
             c = log_k.detach().amax(-2, keepdim=True)                          # (B, h, 1, r)
             phi_k = (log_k - c).exp()                                          # (B, h, N, r)
@@ -107,7 +114,7 @@ class SeedPerformer(Performer):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         r"""$\phi(Q)\,(\phi(K)^\top V) \,/\, (\phi(Q)\,(\phi(K)^\top 1) + 10^{-6})$"""
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device.type):
             phi_q, phi_k = self.log_features(q).exp(), self.log_features(k).exp()
             return self.quotient(phi_q, phi_k, full_precision(v), eps=1e-6).to(v.dtype)
 
