@@ -116,6 +116,6 @@ def picture(ax: Axes, image, title: str | None = None, **kwargs) -> Axes:
 
 def outline(ax: Axes, mask) -> None:
     """The edge of a mask as a line with a dark rim, to be seen on light and dark alike."""
-    if mask is not None and np.any(mask):
+    if mask is not None and np.any(np.asarray(mask)):
         ax.contour(np.asarray(mask, float), [0.5], colors="black", linewidths=2.2)
         ax.contour(np.asarray(mask, float), [0.5], colors="#ffd24d", linewidths=1.0)
