@@ -128,8 +128,8 @@ def _to_record(row: dict, prefix, model, seed, context, fingerprints) -> Record:
     row = dict(row)
     if "quantity" not in row:
         raise ValueError(f"a row of {prefix} has no 'quantity'; it has {', '.join(row)}")
-    parts = [prefix, row["quantity"], *([_part(row.pop("suffix"))] if row.get("suffix") is not None else [])]
-    row.pop("suffix", None)
+    suffix = row.pop("suffix", None)
+    parts = [prefix, row["quantity"], *([] if suffix is None else map(_part, str(suffix).split(".")))]
     merged = {key: _plain(value) for key, value in {**context, **row.pop("context", {})}.items()}
     merged = {key: None if isinstance(value, float) and not _finite(value) else value for key, value in merged.items()}
     row = {key: _plain(value) for key, value in row.items()}

@@ -82,6 +82,11 @@ def test_an_experiment_names_model_seed_and_fingerprints(to, experiment):
     assert one.fingerprints["machine"] == machine.machine("cpu")["fingerprint"]
 
 
+@pytest.mark.parametrize("suffix, name", [("stages.0", "stages.0"), ("b16", "b16"), (16, "16"), ("Glioma I", "glioma_i")])
+def test_a_suffix_ends_the_name(to, suffix, name):
+    assert results.record("cost.none", row(suffix=suffix), to=to)[0].name == f"cost.none.macs.{name}"
+
+
 def test_a_data_set_is_named_by_its_folder_and_no_path_is_kept(to, experiment, tmp_path):
     source = tmp_path / "Brain-tumor-MRI" / "manifest.csv"
     here = experiment.replace(data=experiment.data.replace(source=str(source)))
