@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from .. import data, machine, mixing, phantom, results
+from .. import cost, data, machine, mixing, phantom, results
 from ..attention import ATTENTION
 
 SLICE = {"class": "intra", "index": 7, "seed": 2022}          # the image that every mechanism chapter shows
@@ -25,7 +25,6 @@ def cost_table(names, sides, dim: int = 96, num_heads: int = 3, options: dict | 
 
     Args: `names` of mechanisms; `sides` of the grids in tokens, N = side x side; `options` {name: own options}.
     Returns: DataFrame `model`, `num_tokens`, `closed_form`, `counted` (MAC), as `mb.plots.cost_curves` takes it.
-    The projections around the mixing are taken off what is counted: 4NC^2, or 2NC^2 for `none`.
     """
     import pandas as pd
 
@@ -33,17 +32,9 @@ def cost_table(names, sides, dim: int = 96, num_heads: int = 3, options: dict | 
     for name in names:
         for side in sides:
             layer = ATTENTION[name](dim, num_heads, (side, side), **(options or {}).get(name, {}))
-            tokens, projections = side * side, sum(p.numel() for n, p in layer.named_parameters()
-                                                   if n in ("qkv.weight", "proj.weight", "v.weight"))
-            rows.append((name, tokens, layer.mixing_macs(tokens), count_macs(layer, tokens) - tokens * projections))
+            counted = cost.profile(layer, (1, side * side, dim)).mixing_macs
+            rows.append((name, side * side, layer.mixing_macs(side * side), counted))
     return pd.DataFrame(rows, columns=["model", "num_tokens", "closed_form", "counted"])
-
-
-def count_macs(layer, tokens: int) -> int:
-    """Multiply-adds of one mechanism on one image of N tokens, counted by torch on the `meta` device."""
-    from .. import cost
-
-    return cost.profile(layer, (1, tokens, layer.dim)).macs
 
 
 def mixing_of(model, images, *, stage: int = 0, block: int = 1):
