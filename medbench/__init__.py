@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib
 
-from . import _torchvision  # noqa: F401  (before anything that imports timm)
-from . import attention, config, models  # noqa: F401  (importing models fills timm's registry)
+from . import _torchvision  # noqa: F401  # isort: skip  (before anything that imports timm)
+from . import attention, config, models  # importing models fills timm's registry
 from .config import Experiment, profile
 from .models import build_model
 

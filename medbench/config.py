@@ -40,6 +40,12 @@ def in_range(field: str, value: Any, low: float, high: float = float("inf")) -> 
         raise ValueError(f"{field} is {value!r}; wanted a number from {low} to {high}")
 
 
+def whole(field: str, value: Any, low: int = 1) -> None:
+    """Refuse anything but a whole number from `low` on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{field} is {value!r}; wanted a whole number from {low} on")
+
+
 def fingerprint(*parts: Any) -> str:
     """Sixteen hex digits that stand for the content of dataclasses, dicts, lists, numbers and strings."""
     def plain(part):
@@ -69,7 +75,8 @@ class Config:
 class ModelConfig(Config):
     """One model: the pyramid with one mechanism in it, or the ResNet beside it.
 
-    Names are timm's. `options` holds the mechanism's own arguments as sorted (name, value) pairs.
+    Names are timm's. `patch_size` is the patch stem's; the convolutional one steps by 8 px. `options` holds the
+    mechanism's own arguments as sorted (name, value) pairs; a tuple there has one value for each stage.
     """
 
     name: str
@@ -92,22 +99,34 @@ class ModelConfig(Config):
     seed: int = 0
 
     def __post_init__(self):
-        size = self.img_size
-        object.__setattr__(self, "img_size", (size, size) if isinstance(size, int) else tuple(size))
-        for name in ("embed_dims", "depths", "num_heads"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(self.options).items()}
-        object.__setattr__(self, "options", tuple(sorted(options.items())))
         one_of("model name", self.name, ALL_MODELS)
         one_of("preset", self.preset, tuple(PRESETS))
         one_of("setting", self.setting, SETTINGS)
         one_of("stem", self.stem, STEMS)
-        in_range("num_classes", self.num_classes, 1)
-        in_range("in_chans", self.in_chans, 1)
+        size = self.img_size
+        object.__setattr__(self, "img_size", tuple(size) if isinstance(size, (tuple, list)) else (size, size))
+        for name in ("embed_dims", "depths", "num_heads"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(self.options).items()}
+        object.__setattr__(self, "options", tuple(sorted(options.items())))
+        self._check_numbers()
+        self._check_stages()
+
+    def _check_numbers(self):
+        if len(self.img_size) != 2:
+            raise ValueError(f"img_size is {self.img_size}; wanted one side in px, or (height, width)")
+        for name in ("num_classes", "in_chans", "patch_size"):
+            whole(name, getattr(self, name))
+        for name in ("img_size", "embed_dims", "depths", "num_heads"):
+            for value in getattr(self, name):
+                whole(name, value)
+        whole("seed", self.seed, 0)
+        in_range("mlp_ratio", self.mlp_ratio, 0)
         for name in ("attn_drop", "proj_drop", "drop_path_rate"):
             in_range(name, getattr(self, name), 0, 1)
-        stages = {len(self.embed_dims), len(self.depths), len(self.num_heads)}
-        if len(stages) != 1:
+
+    def _check_stages(self):
+        if not len(self.embed_dims) == len(self.depths) == len(self.num_heads) > 0:
             raise ValueError(f"embed_dims {self.embed_dims}, depths {self.depths} and num_heads {self.num_heads} "
                              f"describe different numbers of stages; give each the same length")
         for dim, heads in zip(self.embed_dims, self.num_heads):
@@ -121,7 +140,7 @@ class DataConfig(Config):
     """Where images come from and how many.
 
     `source` is `"phantom"` or the path of a manifest (`.csv`) or of a folder with one sub-folder a class.
-    For the phantom, `num_train` and `num_val` images follow `prior`; the test set has `num_test_per_class` of each class.
+    For the phantom, `num_train` and `num_val` images follow `prior`; the test set has `num_test_per_class` of each.
     """
 
     source: str = "phantom"
@@ -223,6 +242,9 @@ def model_config(name: str, preset: str = "paper", setting: str = "faithful", nu
     options |= {k: v for k, v in overrides.items() if k not in fields}
     changed = {k: v for k, v in overrides.items() if k in fields}
     shape = PRESETS[preset] | changed
+    if shape["stem"] == "conv" and changed.get("patch_size", 8) != 8:
+        raise ValueError(f"patch_size is {changed['patch_size']} but stem='conv' always gives one token for 8 x 8 pixels; "
+                         f"leave patch_size out, or choose stem='patch'")
     return ModelConfig(name, preset, setting, num_classes, options=tuple(options.items()), seed=seed, **shape)
 
 

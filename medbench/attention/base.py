@@ -18,9 +18,28 @@ from __future__ import annotations
 import inspect
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SETTINGS, in_range, one_of
+from ..config import SETTINGS, in_range, one_of, whole
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | None = None) -> Tensor:
+    r"""$\mathrm{softmax}(QK^\top/\sqrt d + b)\,V$, fused into one call except where that is slower.
+
+    Args:
+        q, k, v: `(..., N, d)`, `(..., r, d)` and `(..., r, d)`.
+        drop: dropout rate of the softmax.
+        bias: $b$, broadcast to `(..., N, r)`; none by default.
+
+    Returns:
+        `(..., N, d)`.
+    """
+    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the fused gradient is slow there
+        A = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        A = (A if bias is None else A + bias).softmax(-1)
+        return F.dropout(A, drop) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
 
 
 class Attention(nn.Module):
@@ -145,9 +164,12 @@ class Attention(nn.Module):
             if name not in allowed:
                 raise ValueError(f"{cls.__name__} (setting {setting!r}) has no option {name!r}; "
                                  f"it has: {', '.join(allowed) or 'none of its own'}")
-        if len(grid_size) != 2 or min(grid_size) < 1:
-            raise ValueError(f"grid_size is {grid_size!r}; wanted (height, width) in tokens, each at least 1")
-        if num_heads < 1 or dim % num_heads:
+        if not isinstance(grid_size, (tuple, list)) or len(grid_size) != 2:
+            raise ValueError(f"grid_size is {grid_size!r}; wanted (height, width) in tokens")
+        for field, value in (("grid_size", grid_size[0]), ("grid_size", grid_size[1]), ("dim", dim),
+                             ("num_heads", num_heads)):
+            whole(field, value)
+        if dim % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide dim {dim}; choose heads that divide it")
         in_range("attn_drop", attn_drop, 0, 1)
         in_range("proj_drop", proj_drop, 0, 1)

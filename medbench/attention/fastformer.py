@@ -13,10 +13,10 @@ class Fastformer(Attention):
     $\beta = \mathrm{softmax}_N(w_k^\top p/\sqrt d)$, $\bar k = \sum_i \beta_i p_i$,
     $\mathrm{out}_i = T(\bar k * v_i) + q_i$, with $*$ element by element.
 
-    $w_q, w_k \in \mathbb R^{h \times d}$ are learned; $T$ is one $d \times d$ linear map with bias, shared by the heads.
+    $w_q, w_k \in \mathbb R^{h \times d}$ are learned; $T$ is one $d \times d$ linear map with bias for all heads.
     Our choices: $v$ has a projection of its own (the authors' code has $v = q$), the logits come from one vector per
-    head (theirs: a linear map from C to h), $T$ acts within a head (theirs: $C \times C$). Values never travel: token
-    $i$'s output depends on the other tokens' $q$ and $k$ alone. No options of its own.
+    head (theirs: a linear map from C to h), $T$ acts within a head (theirs: $C \times C$). Values never travel: the
+    output of token $i$ depends on the other tokens' $q$ and $k$ alone. No options of its own.
 
     Source: Wu et al. 2021, arXiv:2108.09084, sec. 3.2, eq. 3 to 7.
     """
@@ -35,7 +35,7 @@ class Fastformer(Attention):
         nn.init.zeros_(self.transform.bias)
 
     def weights(self, x: Tensor, w: Tensor) -> Tensor:
-        r"""$\mathrm{softmax}_N(w^\top x/\sqrt d)$ for `x` of `(B, h, N, d)` and `w` of `(h, d)`; returns `(B, h, 1, N)`."""
+        r"""$\mathrm{softmax}_N(w^\top x/\sqrt d)$ of x `(B, h, N, d)` and w `(h, d)`; returns `(B, h, 1, N)`."""
         logits = x @ w.unsqueeze(-1) * self.head_dim**-0.5                     # (B, h, N, 1)
         return logits.transpose(-2, -1).softmax(-1)
 

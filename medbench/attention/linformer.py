@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import in_range
-from .base import Attention
+from ..config import whole
+from .base import Attention, attend
 
 
 class Linformer(Attention):
@@ -34,7 +33,7 @@ class Linformer(Attention):
         r"""$K' = EK,\ V' = FV,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
         self.check_tokens(k.shape[-2])
         k, v = self.E @ k, self.F @ v                                            # (B, h, r, d)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop_now)  # (B, h, N, d)
+        return attend(q, k, v, self.drop_now)  # (B, h, N, d)
 
     def mixing_macs(self, num_tokens: int) -> int:
         r"""$4rNC$: $EK$, $FV$, $QK'^\top$ and the product with $V'$ take $rNC$ each."""
@@ -45,7 +44,7 @@ class Linformer(Attention):
         N = grid_size[0] * grid_size[1]
         if r is None:
             return
-        in_range("Linformer's r", r, 1)
+        whole("Linformer's r", r)
         if r > N:
             raise ValueError(f"Linformer's r is {r} but the {grid_size} grid has only {N} tokens; give r at most {N}, "
                              f"or one r for each stage, or leave it out for min(128, N)")
@@ -70,7 +69,7 @@ class SeedLinformer(Linformer):
         r"""$K' = PK + b,\ V' = PV + b,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
         self.check_tokens(k.shape[-2])
         k, v = (self.project(x.transpose(-2, -1)).transpose(-2, -1) for x in (k, v))  # (B, h, r, d)
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop_now)       # (B, h, N, d)
+        return attend(q, k, v, self.drop_now)       # (B, h, N, d)
 
 
 Linformer.SEED = SeedLinformer

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..config import in_range
+from ..config import whole
 from .base import Attention
 
 
@@ -39,12 +39,13 @@ def without_autocast(device_type: str):
 class Performer(Attention):
     r"""$\phi(Q)\,(\phi(K)^\top V) \,/\, \phi(Q)\,(\phi(K)^\top 1)$ with positive random features
 
-    $\phi(x) = r^{-1/2} \exp(Wx' - |x'|^2/2)$, $x' = x\,d^{-1/4}$, so that $E[\phi(q)^\top\phi(k)] = \exp(q^\top k/\sqrt d)$.
+    $\phi(x) = r^{-1/2} \exp(Wx' - |x'|^2/2)$ with $x' = x\,d^{-1/4}$, so that on average over $W$
+    $\phi(q)^\top\phi(k) = \exp(q^\top k/\sqrt d)$.
 
-    `r`: number of features; by default $d \ln d$ (110 for $d = 32$). $W \in \mathbb R^{r \times d}$ has orthogonal rows of
-    $\chi_d$-distributed length, is shared by the heads, drawn once, saved with the model and never redrawn. Features
-    are computed in float32 at least. No constant is added to the normaliser: factors that cancel are taken out
-    instead, so that it is never below 1. Tends to softmax attention as r grows.
+    `r`: number of features; by default $d \ln d$ (110 for $d = 32$). $W \in \mathbb R^{r \times d}$ has orthogonal
+    rows of $\chi_d$-distributed length, is shared by the heads, drawn once, saved with the model and never redrawn.
+    Features are computed in float32 at least. No constant is added to the normaliser: factors that cancel are taken
+    out instead, so that it is never below 1. Tends to softmax attention as r grows.
 
     Source: Choromanski et al. 2021, arXiv:2009.14794, sec. 2.3 and 2.4, eq. 5 and 7; the default r is theirs (sec. 4).
     """
@@ -88,19 +89,19 @@ class Performer(Attention):
         return numerator / (normaliser + eps)
 
     def mixing_macs(self, num_tokens: int) -> int:
-        r"""$4NrC + Nrh$: $NrC$ each for $\phi(Q)$, $\phi(K)$, $\phi(K)^\top V$ and its product with $\phi(Q)$; $Nrh$ for the normaliser."""
+        r"""$4NrC + Nrh$: $\phi(Q)$, $\phi(K)$, $\phi(K)^\top V$ and its product with $\phi(Q)$; the normaliser."""
         return 4 * num_tokens * self.r * self.dim + num_tokens * self.r * self.num_heads
 
     @classmethod
     def check_options(cls, dim: int, num_heads: int, grid_size: tuple[int, int], r: int | None = None) -> None:
         if r is not None:
-            in_range("Performer's r", r, 1)
+            whole("Performer's r", r)
 
 
 class SeedPerformer(Performer):
-    r"""The study's: $r = 16$, rows of $W$ of length $\sqrt r$, one $W$ per head, $10^{-6}$ added to the normaliser, no shifts.
+    r"""The study's: $r = 16$, rows of $W$ of length $\sqrt r$, one $W$ per head, $10^{-6}$ added to the normaliser.
 
-    No exponent can overflow: $w^\top x' - |x'|^2/2 \le |w|^2/2$.
+    Nothing is taken out of the quotient, and no exponent can overflow: $w^\top x' - |x'|^2/2 \le |w|^2/2$.
     """
 
     def setup(self, r: int = 16) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Attention
+from .base import Attention, attend
 
 
 class Softmax(Attention):
@@ -16,7 +15,7 @@ class Softmax(Attention):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         r"""$\mathrm{softmax}(QK^\top/\sqrt d)\,V$, in one fused call."""
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop_now)  # (B, h, N, d)
+        return attend(q, k, v, self.drop_now)  # (B, h, N, d)
 
     def mixing_macs(self, num_tokens: int) -> int:
         r"""$2N^2C$: $N^2C$ for $QK^\top$ and as many for its product with $V$."""

@@ -3,11 +3,10 @@ r"""Windows (Swin): tokens look at the tokens of their own window, and every sec
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import in_range
-from .base import Attention
+from ..config import whole
+from .base import Attention, attend
 
 
 def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
@@ -32,7 +31,7 @@ def relative_position_index(window: tuple[int, int]) -> Tensor:
 
 
 def shift_mask(grid_size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """-100 between tokens that the cyclic shift brought into one window from opposite edges, else 0: `(windows, M, M)`."""
+    """`(windows, M, M)`: -100 between tokens that the roll brought into one window from opposite edges, else 0."""
     H, W = grid_size
 
     def region(size: int, w: int, s: int) -> Tensor:
@@ -89,7 +88,7 @@ class Window(Attention):
             q, k, v = (x.unflatten(0, (-1, b.shape[0])) for x in (q, k, v))     # (B, windows, h, M, d)
         if b is not None:
             b = b.to(q.dtype)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=b, dropout_p=self.drop_now)
+        x = attend(q, k, v, self.drop_now, bias=b)
         return x.reshape(-1, *x.shape[-3:])                                     # (B * windows, h, M, d)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,7 +108,7 @@ class Window(Attention):
 
     @classmethod
     def check_options(cls, dim: int, num_heads: int, grid_size: tuple[int, int], window_size: int = 8) -> None:
-        in_range("window_size", window_size, 1)
+        whole("window_size", window_size)
         if any(side > window_size and side % window_size for side in grid_size):
             raise ValueError(f"window_size {window_size} does not divide the {grid_size} grid; choose a window that "
                              f"divides both sides, or an img_size whose grids it divides in every stage")

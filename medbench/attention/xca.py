@@ -33,8 +33,9 @@ class LocalPatchInteraction(nn.Module):
 
 
 class XCA(Attention):
-    r"""$A = \mathrm{softmax}(\hat Q^\top \hat K\, t)$, $\mathrm{out} = V A^\top$, with columns of $\hat Q, \hat K$ of unit length over the tokens.
+    r"""$A = \mathrm{softmax}(\hat Q^\top \hat K\, t)$, $\mathrm{out} = V A^\top$
 
+    The columns of $\hat Q$ and $\hat K$, one for each channel, have unit length over the tokens.
     $A \in \mathbb R^{d \times d}$ for each head, softmax over the key channels; $t$ is a learned temperature per head
     (the paper divides by $\tau$, its code multiplies by $t = 1/\tau$).
 
@@ -67,7 +68,7 @@ class XCA(Attention):
 
 
 class SeedXCA(XCA):
-    r"""The study's: $A = \mathrm{softmax}(Q^\top K/\sqrt N)$, neither unit length nor temperature nor local interaction."""
+    r"""The study's: $A = \mathrm{softmax}(Q^\top K/\sqrt N)$; no unit length, temperature or local interaction."""
 
     def setup(self) -> None:
         self.lpi = False
