@@ -243,8 +243,8 @@ def model_config(name: str, preset: str = "paper", setting: str = "faithful", nu
     changed = {k: v for k, v in overrides.items() if k in fields}
     shape = PRESETS[preset] | changed
     if shape["stem"] == "conv" and changed.get("patch_size", 8) != 8:
-        raise ValueError(f"patch_size is {changed['patch_size']} but stem='conv' always gives one token for 8 x 8 pixels; "
-                         f"leave patch_size out, or choose stem='patch'")
+        raise ValueError(f"patch_size is {changed['patch_size']} but stem='conv' has no patches; leave patch_size out, "
+                         f"or choose stem='patch'")
     return ModelConfig(name, preset, setting, num_classes, options=tuple(options.items()), seed=seed, **shape)
 
 
