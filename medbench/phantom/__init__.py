@@ -30,6 +30,7 @@ CLASS_NAMES = {
 }
 STUDY_COUNTS = dict(zip(CLASSES, (513, 272, 2307, 125, 1259, 751, 1721, 27374, 83, 10266)))
 CONTRASTS = tuple(MATERIALS)
+VERSION = 1                    # raised whenever a drawing changes: old caches are then drawn anew
 CHUNK = 32                     # samples drawn at once: fits the cache of a core
 
 
