@@ -1,0 +1,7 @@
+"""`python -m medbench.book build|edition|html|chapter|notebooks|lint`, what the Makefile calls."""
+
+import sys
+
+from .runner import main
+
+sys.exit(main())

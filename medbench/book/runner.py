@@ -1,0 +1,112 @@
+"""The commands behind the Makefile: build the book, make it the edition, render it, run one chapter, check prose.
+
+What lives here, top to bottom: one function for each command; `main`, the command line `python -m medbench.book`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+
+from .. import config, files
+from . import notebook as nb
+from .assemble import assemble, output, render
+from .chapters import Checkout
+from .execute import ChapterFailed, clock, execute_all
+
+
+# --------------------------------------------------------------------------------------------- commands
+def build(place: Checkout) -> dict[str, float]:
+    """Execute what is stale, check every chapter, render the book, and say where it lies and what took how long."""
+    begun = time.monotonic()
+    _same_twins(place)
+    print(f"{len(place.chapters)} chapters, profile {place.profile}, on {place.device_name}", flush=True)
+    took = execute_all(place)
+    print("rendering ...", flush=True)
+    page = render(place, assemble(place), output(place) / "html")
+    print("\nSeconds of each chapter's execution:")
+    for name in sorted(took):
+        print(f"  {name:16s} {took[name]:8.1f}")
+    print(f"  {'sum':16s} {sum(took.values()):8.1f}")
+    print(f"\nThis run took {clock(time.monotonic() - begun)} minutes. The book lies in {page}")
+    return took
+
+
+def edition(place: Checkout) -> None:
+    """Bring the book up to date, then copy chapters and this device's records into `book/`, to be committed."""
+    if place.profile == "smoke":
+        raise ValueError("profile is 'smoke'; an edition is made with 'laptop' or 'full'")
+    build(place)
+    for name in place.chapters:
+        files.write_bytes(place.executed(name, committed=True), place.executed(name).read_bytes())
+    there = place.committed / "results" / place.device_name
+    for path in sorted((place.results / place.device_name).glob("*.json")):
+        files.write_bytes(there / path.name, path.read_bytes())
+    files.write_bytes(place.committed / "results" / "EDITION", f"{place.device_name}\n".encode())
+    print(f"The edition of {place.device_name} lies in book/chapters and book/results/{place.device_name}")
+    html(place)
+
+
+def html(place: Checkout) -> None:
+    """Render the committed edition; nothing is executed."""
+    begun = time.monotonic()
+    page = render(place, assemble(place, committed=True), output(place, committed=True) / "html")
+    print(f"Rendered in {clock(time.monotonic() - begun)} minutes. The committed edition lies in {page}")
+
+
+def chapter(place: Checkout, name: str) -> None:
+    """Execute one chapter, whether it is stale or not, and say where its output and its records lie."""
+    place.require(name)
+    _same_twins(place)
+    execute_all(place, [name], force=True)
+    records = place.results / place.device_name / f"{name}.json"
+    also = f", its records in {records}" if records.exists() else ""
+    print(f"The executed chapter lies in {place.executed(name)}{also}")
+
+
+def notebooks(place: Checkout) -> None:
+    """Bring the clean notebooks in line with their percent sources."""
+    changed = nb.sync(place)
+    print("\n".join(f"wrote {path.relative_to(place.root)}" for path in changed) or "nothing to write")
+
+
+def lint(place: Checkout) -> None:
+    """Look for notebooks that are not what their source says, and for measured numbers typed in prose."""
+    from .prose import typed_numbers
+    _same_twins(place)
+    found = typed_numbers(place)
+    if found:
+        raise ValueError("Measured quantities are typed in prose; take them from a record with {value}, or mark a "
+                         "definition with {defined}:\n  " + "\n  ".join(found))
+    print("the notebooks are what their sources say, and no measured quantity is typed in prose")
+
+
+def _same_twins(place: Checkout) -> None:
+    differ = [path.relative_to(place.root).as_posix() for path in nb.twins_that_differ(place)]
+    if differ:
+        raise ValueError(f"{', '.join(differ)} is not what its .py says; run `make notebooks`")
+
+
+# --------------------------------------------------------------------------------------------- command line
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m medbench.book COMMAND`; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m medbench.book", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["build", "edition", "html", "chapter", "notebooks", "lint"])
+    parser.add_argument("name", nargs="?", help="the chapter, such as 05_performer")
+    parser.add_argument("--profile", default="laptop", choices=list(config.PROFILES))
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a kernel is not left behind
+    try:
+        place = Checkout(profile=given.profile, device=given.device)
+        run = globals()[given.command]
+        run(place, given.name or "") if given.command == "chapter" else run(place)
+    except (ChapterFailed, ValueError, RuntimeError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. The finished chapters are kept; the same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
