@@ -5,10 +5,13 @@ One module a chapter; `judging` holds what they share. The table of exercises is
 
 from __future__ import annotations
 
-from . import backbone, data, softmax
+from . import fastformer, linformer, performer, softmax, window, xca
 from .judging import Exercise, Mistake, Verdict
 
-EXERCISES: dict[str, Exercise] = {**data.EXERCISES, **backbone.EXERCISES, **softmax.EXERCISES}
+EXERCISES: dict[str, Exercise] = {
+    name: exercise for chapter in (softmax, linformer, performer, fastformer, xca, window)
+    for name, exercise in chapter.EXERCISES.items()
+}
 
 __all__ = ["EXERCISES", "Mistake", "Verdict", "check", "judge"]
 
