@@ -5,11 +5,11 @@ One module a chapter; `judging` holds what they share. The table of exercises is
 
 from __future__ import annotations
 
-from . import fastformer, linformer, performer, softmax, window, xca
+from . import fastformer, linformer, performer, resnet50, softmax, training, window, xca
 from .judging import Exercise, Mistake, Verdict
 
 EXERCISES: dict[str, Exercise] = {
-    name: exercise for chapter in (softmax, linformer, performer, fastformer, xca, window)
+    name: exercise for chapter in (softmax, linformer, performer, fastformer, xca, window, resnet50, training)
     for name, exercise in chapter.EXERCISES.items()
 }
 
