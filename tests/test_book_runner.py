@@ -386,7 +386,8 @@ def test_an_interrupted_run_goes_on_where_it_was(checkout, how):
         place = chapters.Checkout(pathlib.Path({str(checkout.root)!r}), device="cpu", graph={GRAPH!r})
         execute.execute_all(place)
     """
-    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
     wait_for(sign.exists)
     run.send_signal(how)
     run.wait(30)

@@ -14,13 +14,14 @@ NUMBER = r"(?<![\w.])[~≈±+\-−]?\d[\d.,\u202f ]*(?:[eE][+\-]?\d+)?"
 UNITS = (r"ms|µs|s|sec|seconds?|%|per ?cent|percentage points?|[kMGT](?:MACs?|FLOPs?|FLOPS)(?:/s)?"
          r"|[kKMGT]i?B(?:/s)?|[kmM]?J|joules?|(?:images|samples)(?:/s| a second| per second)"
          r"|(?:k|M|million|thousand) ?(?:parameters|params)")
-QUANTITY = re.compile(rf"(?P<quantity>{NUMBER}\s?\\?(?:{UNITS}))(?![\w/])")
+QUANTITY = re.compile(rf"(?P<quantity>{NUMBER}\s?\\?(?:{UNITS}))(?![\w/-])")
 FREE = re.compile(r"95\s?\\?%(?= (?:confidence )?(?:intervals?|half-width))")
 
-FENCE = re.compile(r"^(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
-CODE_FENCE = re.compile(r"[a-z]|\{(code|code-block|code-cell|literalinclude|bibliography|raw|toctree|auto\w+)\b")
+FENCE = re.compile(r"(?P<marks>`{3,}|~{3,}|:{3,})\s*(?P<info>[^`]*)$")
+CODE = re.compile(r"[a-z]|\{(code|code-block|code-cell|literalinclude|bibliography|raw|toctree|auto\w+)\b")
 ROLE = re.compile(r"\{[a-z:_-]+\}`[^`]*`")
-SPAN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)", re.S)
+OPTION = re.compile(r"\s*:[a-z-]+:")
+SPAN = re.compile(r"(?<!`)(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\1(?!`)", re.S)
 LINK = re.compile(r"https?://\S+|\]\([^)]*\)")
 
 
@@ -55,19 +56,15 @@ def _markdown(lines: list[str]) -> list[str]:
 
 def _said(text: str) -> str:
     """The text without code, roles, links and options of directives, on the same lines."""
-    kept, code = [], None
+    kept, fences = [], []                                    # open fences: (marks, whether code is inside)
     for line in text.splitlines():
-        match = FENCE.match(line.strip())
-        if code:
-            code = None if line.strip() == code else code
-            kept.append("")
-        elif match and CODE_FENCE.match(match["info"].strip()):
-            code = match["fence"]
-            kept.append("")
-        else:
-            kept.append("" if re.match(r"\s*:[a-z-]+:", line) else line)
-    blank = lambda m: re.sub(r"[^\n]", " ", m[0])  # noqa: E731
+        match, code = FENCE.match(line.strip()), bool(fences) and fences[-1][1]
+        if match and not match["info"] and fences and match["marks"].startswith(fences[-1][0]):
+            fences.pop()
+        elif match and not code:
+            fences.append((match["marks"], not match["info"] or bool(CODE.match(match["info"]))))
+        kept.append("" if match or code or OPTION.match(line) else line)
     text = "\n".join(kept)
     for pattern in (ROLE, SPAN, LINK):
-        text = pattern.sub(blank, text)
+        text = pattern.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     return text

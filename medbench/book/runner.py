@@ -75,11 +75,11 @@ def notebooks(place: Checkout) -> None:
 def lint(place: Checkout) -> None:
     """Look for notebooks that are not what their source says, and for measured numbers typed in prose."""
     from .prose import typed_numbers
-    _same_twins(place)
     found = typed_numbers(place)
     if found:
         raise ValueError("Measured quantities are typed in prose; take them from a record with {value}, or mark a "
                          "definition with {defined}:\n  " + "\n  ".join(found))
+    _same_twins(place)
     print("the notebooks are what their sources say, and no measured quantity is typed in prose")
 
 
