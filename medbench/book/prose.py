@@ -15,7 +15,7 @@ UNITS = (r"ms|µs|s|sec|seconds?|%|per ?cent|percentage points?|[kMGT](?:MACs?|F
          r"|[kKMGT]i?B(?:/s)?|[kmM]?J|joules?|(?:images|samples)(?:/s| a second| per second)"
          r"|(?:k|M|million|thousand) ?(?:parameters|params)")
 QUANTITY = re.compile(rf"(?P<quantity>{NUMBER}\s?\\?(?:{UNITS}))(?![\w/-])")
-FREE = re.compile(r"95\s?\\?%(?= (?:confidence )?(?:intervals?|half-width))")
+FREE = re.compile(r"95\s?\\?%(?=(?:[ -]\w+){0,2}[ -](?:intervals?|half-width))")
 
 FENCE = re.compile(r"(?P<marks>`{3,}|~{3,}|:{3,})\s*(?P<info>[^`]*)$")
 CODE = re.compile(r"[a-z]|\{(code|code-block|code-cell|literalinclude|bibliography|raw|toctree|auto\w+)\b")
