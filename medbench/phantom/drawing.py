@@ -9,7 +9,7 @@ import functools
 
 import torch
 
-UNIFORMS, FIELDS, CONTROL = 320, 6, 12       # per sample: uniform numbers, smooth fields, control points a side
+UNIFORMS, FIELDS, CONTROL = 320, 6, 24       # per sample: uniform numbers, smooth fields, control points a side
 
 
 # --------------------------------------------------------------------------------------------- random numbers
@@ -30,7 +30,7 @@ def key(seed: int, index: int) -> int:
 def numbers(seed: int, indices, img_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """All random numbers of some samples, each sample's from a CPU generator of its own, in one fixed order.
 
-    Returns: uniform numbers (n, 320), standard normal control points (n, 6, 12, 12) and standard normal noise
+    Returns: uniform numbers (n, 320), standard normal control points (n, 6, 24, 24) and standard normal noise
     (n, 2, img_size, img_size). The first two do not depend on the image size.
     """
     generator = torch.Generator()

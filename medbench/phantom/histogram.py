@@ -6,31 +6,41 @@ reference's quantile function. The reference itself is bent anew for each image 
 before the label is looked at, so that what a masked lesion leaves behind in the histogram says little either.
 """
 
+import numpy as np
 import torch
 
 BINS = 1024
-RANKS = (0.0, 0.30, 0.42, 0.50, 0.58, 0.68, 0.80, 0.90, 0.96, 0.99, 1.0)
-LEVELS = {
+BEND_WIDE, BEND_FINE = 0.7, 0.5              # strength of the random map: over five spans, and from knot to knot
+SPANS = 6
+_RANKS = (0.0, 0.30, 0.42, 0.50, 0.58, 0.68, 0.80, 0.90, 0.96, 0.99, 1.0)
+_LEVELS = {
     "flair": (0.0, 0.05, 0.08, 0.14, 0.32, 0.44, 0.53, 0.61, 0.72, 0.86, 1.0),
     "t2": (0.0, 0.05, 0.08, 0.16, 0.32, 0.38, 0.46, 0.56, 0.72, 0.88, 1.0),
     "t1": (0.0, 0.05, 0.08, 0.16, 0.30, 0.42, 0.54, 0.66, 0.76, 0.88, 1.0),
 }
+RANKS = np.concatenate([np.linspace(0, 0.42, 4), np.linspace(0.42, 0.9, 12)[1:], np.linspace(0.9, 1, 12)[1:]])
+LEVELS = {contrast: np.interp(RANKS, _RANKS, levels) for contrast, levels in _LEVELS.items()}
 
 
-def reference(contrast: str, bend: torch.Tensor) -> torch.Tensor:
-    """A quantile function per image: levels (n, 11) at RANKS, increasing from 0 to 1.
+def reference(contrast: str, normal: torch.Tensor) -> torch.Tensor:
+    """A quantile function per image: levels (n, 26) at RANKS, increasing from 0 to 1.
 
-    Equation: the increments of the contrast's table times exp(bend), normalised to sum to one.
+    Equation: the increments of the contrast's table times exp(0.7 w + 0.5 f), normalised to sum to one; w runs
+    linearly between six standard normal numbers, f is one of its own for each increment.
 
-    Arguments: `bend` (n, 10), a standard normal number times the strength of the random map; 0 gives the table.
+    Arguments: `normal` (n, at least 31) standard normal numbers, drawn before the label is looked at.
     """
-    rise = torch.tensor(LEVELS[contrast], device=bend.device).diff() * torch.exp(bend)
-    levels = torch.cat([torch.zeros_like(bend[:, :1]), rise.cumsum(1)], 1)
+    rise = torch.as_tensor(LEVELS[contrast], dtype=torch.float32, device=normal.device).diff()
+    at = torch.linspace(0, SPANS - 1, len(rise), device=normal.device)
+    left = at.long().clamp(max=SPANS - 2)
+    wide = torch.lerp(normal[:, left], normal[:, left + 1], at - left)
+    rise = rise * torch.exp(BEND_WIDE * wide + BEND_FINE * normal[:, SPANS:SPANS + len(rise)])
+    levels = torch.cat([torch.zeros_like(rise[:, :1]), rise.cumsum(1)], 1)
     return levels / levels[:, -1:]
 
 
 def match(images: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Bring images (n, H, W) to the histograms whose quantiles at RANKS are `levels` (n, 11). Values in [0, 1].
+    """Bring images (n, H, W) to the histograms whose quantiles at RANKS are `levels` (n, 26). Values in [0, 1].
 
     Ranks come from a cumulative histogram of 1,024 bins, linear within a bin: increasing, so no order is reversed.
     """
@@ -49,7 +59,7 @@ def match(images: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
 
 def interpolate(u: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """The piecewise linear function through (RANKS, levels) at u (n, m)."""
-    ranks = torch.tensor(RANKS, device=u.device)
+    ranks = torch.as_tensor(RANKS, dtype=torch.float32, device=u.device)
     k = torch.searchsorted(ranks, u.contiguous(), right=True).clamp(1, len(RANKS) - 1)
     left = levels.gather(1, k - 1)
     return left + (u - ranks[k - 1]) / (ranks[k] - ranks[k - 1]) * (levels.gather(1, k) - left)

@@ -15,7 +15,6 @@ from .signals import TISSUES
 FIELD_OF_VIEW = 210.0          # mm
 CENTRE_Y = -17.0               # MNI y of the image's centre
 SELLA_SHARE = 0.25             # of every class but the pituitary lesion, which always lies there
-BEND = 0.35                    # strength of the random increasing map
 COMMON = 128                   # uniform numbers kept for head and scanner; the rest are the lesion's
 
 
@@ -72,8 +71,8 @@ def _pose(label, draw, control, size, look, device) -> Head:
     y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
     slices = (z.flatten() - Z_LOW).long()
     _, depth = on_device(device)
-    fields = smooth(control[:, 2:4], size)
-    return Head(x, y, sample(depth, slices, x, y)[:, 0], slices, z, sella, pixel, 2 * fields[:, 0], 2 * fields[:, 1])
+    rough, fine = 2 * smooth(control[:, 2, :12, :12], size), 2 * smooth(control[:, 3], size)
+    return Head(x, y, sample(depth, slices, x, y)[:, 0], slices, z, sella, pixel, rough, fine)
 
 
 def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
@@ -95,13 +94,13 @@ def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
 
 def _skull(head: Head, image, value, draw) -> torch.Tensor:
     """Rings around the hull: fluid, inner table, marrow, outer table, scalp, air."""
-    gap, bone, scalp = draw(1, 3), draw(4, 7.5), draw(3.5, 8.5)
+    gap, bone, scalp = draw(1, 3), draw(4, 7), draw(3.5, 10)
     out = -head.depth + 0.7 * head.rough
     image = over(image, step(out, head.pixel), value["csf"])
     image = over(image, step(out - gap, head.pixel), value["skull"])
     marrow = bell(out - gap - bone / 2, bone / 4)
     image = over(image, marrow * step(out - gap, head.pixel), value["marrow"])
-    image = over(image, step(out - gap - bone, head.pixel), value["fat"] * (1 + 0.1 * head.fine))
+    image = over(image, step(out - gap - bone, head.pixel), value["fat"] * torch.exp(0.25 * head.rough + 0.12 * head.fine))
     return over(image, step(out - gap - bone - scalp, head.pixel), 0.0)
 
 
@@ -138,8 +137,7 @@ def _scanner(image, control, noise, draw, look) -> torch.Tensor:
     image = torch.sqrt((image + spread * noise[:, 0]) ** 2 + (spread * noise[:, 1]) ** 2)
     if not look.histogram_matching:
         return image * 0.8
-    bend = torch.erfinv(torch.cat([draw(-0.999, 0.999)[:, :, 0] for _ in range(len(histogram.RANKS) - 1)], 1)) * 2**0.5
-    return histogram.match(image, histogram.reference(look.contrast, BEND * bend))
+    return histogram.match(image, histogram.reference(look.contrast, control[:, 5].flatten(1)))
 
 
 def _site(image, label, draw, look) -> torch.Tensor:

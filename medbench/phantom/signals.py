@@ -5,11 +5,11 @@ range that a sample draws from.
 """
 
 TISSUES = {
-    "flair": dict(grey=(.56, .64), white=(.44, .52), csf=(.06, .14), fat=(.62, .9), skull=(.03, .07), marrow=(.15, .4),
+    "flair": dict(grey=(.56, .64), white=(.44, .52), csf=(.06, .14), fat=(.6, 1.3), skull=(.03, .07), marrow=(.15, .4),
                   orbit=(.2, .6)),
-    "t2": dict(grey=(.48, .56), white=(.34, .42), csf=(.85, 1.), fat=(.55, .8), skull=(.03, .07), marrow=(.15, .4),
+    "t2": dict(grey=(.48, .56), white=(.34, .42), csf=(.85, 1.), fat=(.5, 1.3), skull=(.03, .07), marrow=(.15, .4),
                orbit=(.3, .8)),
-    "t1": dict(grey=(.42, .5), white=(.58, .66), csf=(.1, .18), fat=(.8, 1.), skull=(.03, .07), marrow=(.2, .5),
+    "t1": dict(grey=(.42, .5), white=(.58, .66), csf=(.1, .18), fat=(.7, 1.3), skull=(.03, .07), marrow=(.2, .5),
                orbit=(.3, .8)),
 }
 
