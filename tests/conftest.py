@@ -7,6 +7,8 @@ import pytest
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+import medbench  # noqa: E402, F401  (its guard for a CPU-only torch, before a test imports timm)
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
