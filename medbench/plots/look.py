@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,10 @@ def label(name: str, unit: str | None = None) -> str:
 def figure(rows: int = 1, columns: int = 1, width: float = 6.4, height: float = 3.6):
     """A new figure with an opaque background: (Figure, array of Axes, or the one Axes). Sizes in inches."""
     with plt.rc_context(_PAPER):
-        return plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
+        made = plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
+        interactive = plt.isinteractive()      # a notebook sets it while it makes its first figure; rc_context takes it
+    matplotlib.interactive(interactive)        # back, and no later figure would show
+    return made
 
 
 def axes_or_new(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
