@@ -1,57 +1,43 @@
 """Planted answers to the exercises of chapter 02."""
 
-import torch.nn.functional as F
+import torch
 
 
-def share(mixing=2, rest=12, depth=None):
-    def answer(tokens, dims, depths):
-        depths = depths if depth is None else depth
-        parts = [(n * mixing * N**2 * C, n * rest * N * C**2) for n, N, C in zip(depths, tokens, dims)]
-        return sum(a for a, _ in parts) / sum(a + b for a, b in parts)
-    return answer
+def share(tokens, dims, depths, mixing=2, rest=12, deep=True):
+    stages = [(N, C, n if deep else 1) for N, C, n in zip(tokens, dims, depths)]
+    top = sum(n * mixing * N**2 * C for N, C, n in stages)
+    return top / (top + sum(n * rest * N * C**2 for N, C, n in stages))
 
 
-def with_ratios(tokens, dims, depths):
-    """Mixing is N/6C of the rest of its block; weigh by what the rest costs."""
-    rest = [n * N * C**2 for n, N, C in zip(depths, tokens, dims)]
-    mixing = [r * N / (6 * C) for r, N, C in zip(rest, tokens, dims)]
-    return sum(mixing) / (sum(mixing) + sum(rest))
+def with_tensors(tokens, dims, depths):
+    N, C, n = (torch.tensor(part, dtype=torch.float64) for part in (tokens, dims, depths))
+    mixing = (2 * n * N * N * C).sum()
+    return mixing / (mixing + (12 * n * N * C * C).sum())
 
 
-def mean_of_shares(tokens, dims, depths):
-    return sum(n * N / (N + 6 * C) for n, N, C in zip(depths, tokens, dims)) / sum(depths)
+def by_view(x, grid):
+    (H, W), (B, N, C) = grid, x.shape
+    return x.view(B, H // 2, 2, W // 2, 2, C).transpose(2, 3).reshape(B, N // 4, 4 * C)
 
 
-def mixing_over_rest(tokens, dims, depths):
-    return share()(tokens, dims, depths) * 40
+def by_slices(x, grid):
+    """The order of Swin's code: down the columns first."""
+    g = x.unflatten(1, grid)
+    return torch.cat([g[:, 0::2, 0::2], g[:, 1::2, 0::2], g[:, 0::2, 1::2], g[:, 1::2, 1::2]], -1).flatten(1, 2)
 
 
-def with_views(x, grid):
-    (H, W), (B, _, C) = grid, x.shape
-    return x.view(B, H // 2, 2, W // 2, 2, C).transpose(2, 3).reshape(B, -1, 4 * C)
-
-
-def with_unfold(x, grid):
-    B, _, C = x.shape
-    squares = F.unfold(x.mT.reshape(B, C, *grid), 2, stride=2)          # (B, 4C, N/4), channels first
-    return squares.view(B, C, 4, -1).permute(0, 3, 2, 1).flatten(2)
-
-
-def alternating(x, grid):
-    B, _, C = x.shape
-    return F.unfold(x.mT.reshape(B, C, *grid), 2, stride=2).mT
-
-
-RIGHT = {
-    "backbone.mixing_share": [share(), with_ratios],
-    "backbone.patch_merge": [with_views, with_unfold],
-}
+RIGHT = {"backbone.mixing_share": [share, with_tensors], "backbone.patch_merge": [by_view, by_slices]}
 WRONG = {
-    "backbone.mixing_share": [(share(rest=4), "MLP is missing"), (share(rest=8), "projections are missing"),
-                              (share(mixing=1), "two products"), (share(depth=(1, 1, 1, 1)), "several blocks"),
-                              (mean_of_shares, "is not the share"), (mixing_over_rest, "is no share")],
-    "backbone.patch_merge": [(lambda x, grid: x.reshape(x.shape[0], -1, 4 * x.shape[-1]), "one row"),
-                             (lambda x, grid: with_views(x, grid[::-1]), "swapped"), (alternating, "alternate"),
-                             (lambda x, grid: x.view(2, -1, 4, 3).flip(1).flatten(2), "not the four tokens"),
-                             (lambda x, grid: x[:, ::4], "has shape")],
+    "backbone.mixing_share": [(lambda *p: share(*p, rest=4), "MLP"),
+                              (lambda *p: share(*p, rest=8), "projections, 4NC^2"),
+                              (lambda *p: share(*p, rest=11), "three of the four"),
+                              (lambda *p: share(*p, mixing=1), "two products"),
+                              (lambda *p: share(*p, deep=False), "depths are left out"),
+                              (lambda *p: share(*p) / (1 - share(*p)), "share of the whole"),
+                              (lambda *p: 100 * share(*p), "per cent")],
+    "backbone.patch_merge": [(lambda x, grid: x.reshape(x.shape[0], -1, 4 * x.shape[2]), "row below"),
+                             (lambda x, grid: by_view(x, grid[::-1]), "exchanged"),
+                             (lambda x, grid: by_view(x, grid) * 0.5, "changed or lost"),
+                             (lambda x, grid: by_view(x, grid).flip(1), "2 x 2 square"),
+                             (lambda x, grid: by_view(x, grid)[:, :, :3], "shape")],
 }

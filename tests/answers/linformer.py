@@ -58,7 +58,7 @@ def transposed(E, old_grid, new_grid):
 RIGHT = {"linformer.rank_for": [by_cumulative_sum, by_gram_matrix], "linformer.carry": [bilinear, by_two_matrices]}
 WRONG = {
     "linformer.rank_for": [(adds_singular_values, "sum of their squares"),
-                           (lambda A, energy: by_cumulative_sum(A, energy) - 1, "whole number"),
+                           (lambda A, energy: by_cumulative_sum(A, energy) - 3, "whole number"),
                            (lambda A, energy: max(1, by_cumulative_sum(A, energy) - 1), "one too small"),
                            (lambda A, energy: min(A.shape), "keeps everything"),
                            (lambda A, energy: torch.linalg.matrix_rank(A).item(), "keeps everything")],

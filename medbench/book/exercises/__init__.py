@@ -5,11 +5,26 @@ One module a chapter; `judging` holds what they share. The table of exercises is
 
 from __future__ import annotations
 
-from . import fastformer, linformer, performer, resnet50, softmax, training, window, xca
+from . import (
+    backbone,
+    cost,
+    fastformer,
+    latency,
+    linformer,
+    performer,
+    resnet50,
+    saliency,
+    softmax,
+    training,
+    window,
+    xca,
+)
 from .judging import Exercise, Mistake, Verdict
 
 EXERCISES: dict[str, Exercise] = {
-    name: exercise for chapter in (softmax, linformer, performer, fastformer, xca, window, resnet50, training)
+    name: exercise
+    for chapter in (backbone, softmax, linformer, performer, fastformer, xca, window,
+                    resnet50, training, cost, latency, saliency)
     for name, exercise in chapter.EXERCISES.items()
 }
 

@@ -1,64 +1,58 @@
-"""Exercises of chapter 02: what share of the arithmetic mixing has, and merging patches on any even grid."""
+"""Exercises of chapter 02: the share of mixing in a pyramid, and merging patches."""
 
 from __future__ import annotations
 
-from itertools import permutations
+import itertools
 
 import torch
 
 from .judging import Exercise, as_number, as_tensor, demand, randn
 
-PYRAMID = dict(dims=(96, 192, 384, 768), depths=(2, 2, 6, 2))
-
 
 def mixing_share(answer) -> str:
-    """`answer(tokens, dims, depths)`: softmax mixing as a share of all multiply-adds of the blocks."""
-    for tokens in ((256, 64, 16, 4), (1024, 256, 64, 16), (4096, 1024, 256, 64)):
-        got = as_number(answer(tokens, **PYRAMID), f"the share at {tokens[0]} tokens")
-        demand(0 <= got <= 1, f"{got:g} is no share: divide mixing by the whole, both in multiply-adds")
-        named = {4: "the MLP is missing: it costs 8NC^2 in every block",
-                 8: "the projections are missing: qkv and proj cost 4NC^2 in every block"}
-        for rest, mistake in named.items():
-            demand(abs(got - _share(tokens, rest=rest)) > 1e-9, mistake)
-        demand(abs(got - _share(tokens, mixing=1)) > 1e-9, "mixing is two products, QK^T and the one with V: 2N^2C")
-        demand(abs(got - _share(tokens, depths=(1, 1, 1, 1))) > 1e-9, "a stage has several blocks: weight by depths")
-        demand(abs(got - _share(tokens)) <= 1e-9, f"at {tokens[0]} tokens {got:g} is not the share: sum mixing over "
-                                                  "all blocks, then divide by the sum of everything")
-    return "right at three image sizes"
+    """`answer(tokens, dims, depths)`: the share of softmax mixing in the multiply-adds of a pyramid's blocks."""
+    pyramids = (((1024, 256, 64, 16), (96, 192, 384, 768), (2, 2, 6, 2)),
+                ((256, 64, 16, 4), (32, 64, 128, 256), (2, 2, 2, 1)), ((100,), (48,), (3,)))
+    for tokens, dims, depths in pyramids:
+        def share(mixing=2, projections=4, mlp=8, deep=True, stages=tuple(zip(tokens, dims, depths))):
+            times = [n if deep else 1 for *_, n in stages]
+            top = sum(mixing * N**2 * C * n for (N, C, _), n in zip(stages, times))
+            return top / (top + sum((projections + mlp) * N * C**2 * n for (N, C, _), n in zip(stages, times)))
 
-
-def _share(tokens, mixing=2, rest=12, depths=PYRAMID["depths"]) -> float:
-    """Mixing's share where a block costs mixing N²C + rest NC²."""
-    stages = list(zip(depths, tokens, PYRAMID["dims"]))
-    mixed = sum(depth * mixing * N**2 * C for depth, N, C in stages)
-    return mixed / (mixed + sum(depth * rest * N * C**2 for depth, N, C in stages))
+        wanted, got = share(), as_number(answer(tokens, dims, depths), "the share")
+        named = {"the MLP, 8NC^2, belongs to the block": share(mlp=0),
+                 "the projections, 4NC^2, belong to the block": share(projections=0),
+                 "only three of the four projections are counted: proj takes NC^2 too": share(projections=3),
+                 "mixing is two products, QK^T and AV: 2N^2C": share(mixing=1),
+                 "the depths are left out: a stage has several blocks": share(deep=False),
+                 "this is mixing against the rest; wanted its share of the whole": wanted / (1 - wanted),
+                 "a share lies between 0 and 1; this is in per cent": 100 * wanted}
+        for mistake, value in named.items():
+            demand(abs(got - value) > 1e-9 or abs(value - wanted) < 1e-9, mistake)
+        demand(abs(got - wanted) <= 1e-9, f"for tokens {tokens}, dims {dims} and depths {depths} the share is "
+                                          f"{wanted:.4f}, not {got:.4f}")
+    return "2N^2C against 12NC^2, summed over the blocks of three pyramids"
 
 
 def patch_merge(answer) -> str:
-    """`answer(x, grid)` puts 2 x 2 neighbours side by side: (B, N, C) to (B, N/4, 4C)."""
-    H, W, C = 4, 6, 3
-    x = randn(2, H * W, C)
-    got = as_tensor(answer(x.clone(), (H, W)), x.new_empty(2, H * W // 4, 4 * C))
-    demand(not torch.equal(got, x.reshape(2, -1, 4 * C)),
-           "four tokens of one row were joined: neighbours below lie W tokens further on")
-    demand(not _merges(got, x, W, H), "height and width are swapped: row-major means that a row has W tokens")
-    parts = _corners(x, H, W)
-    shuffled = torch.stack(parts, -1).flatten(2)
-    demand(not torch.equal(got, shuffled), "the channels of the four tokens alternate: keep each token's C channels "
-                                           "together")
-    demand(_merges(got, x, H, W), "these are not the four tokens of each 2 x 2 square, side by side")
-    return "each output holds its four neighbours whole, on a grid that is not square"
-
-
-def _corners(x, H: int, W: int) -> list[torch.Tensor]:
-    """The four tokens of every 2 x 2 square, each (B, N/4, C)."""
-    grid = x.reshape(x.shape[0], H, W, -1)
-    return [grid[:, i::2, j::2].flatten(1, 2) for i in (0, 1) for j in (0, 1)]
-
-
-def _merges(got, x, H: int, W: int) -> bool:
-    """Whether `got` joins the four corners in one order or another."""
-    return any(torch.equal(got, torch.cat(order, -1)) for order in permutations(_corners(x, H, W)))
+    """`answer(x, grid)`: four neighbours side by side, (B, N, C) -> (B, N/4, 4C); any order of the four passes."""
+    for grid in ((4, 6), (6, 4), (2, 8)):
+        x = randn(2, grid[0] * grid[1], 3, seed=grid[0])
+        N = x.shape[1]
+        got = as_tensor(answer(x, grid), torch.empty(2, N // 4, 12), f"the merged tokens of a {grid} grid")
+        cells = x.view(2, grid[0] // 2, 2, grid[1] // 2, 2, 3).permute(2, 4, 0, 1, 3, 5).reshape(4, 2, N // 4, 3)
+        orders = itertools.permutations(range(4))
+        if any(torch.equal(got, torch.cat([cells[i] for i in order], -1)) for order in orders):
+            continue
+        demand(not torch.equal(got, x.reshape(2, N // 4, 12)), f"on a {grid} grid four tokens of one row are joined; "
+                                                               "two of the four lie in the row below")
+        crossed = x.view(2, grid[1], grid[0], 3)
+        crossed = crossed.view(2, grid[1] // 2, 2, grid[0] // 2, 2, 3).transpose(2, 3).reshape(2, N // 4, 12)
+        demand(grid[0] == grid[1] or not torch.equal(got, crossed), f"on a {grid} grid height and width are exchanged")
+        same = set(map(float, got.flatten())) == set(map(float, x.flatten()))
+        demand(same, f"on a {grid} grid numbers were changed or lost: merging only moves them")
+        demand(False, f"on a {grid} grid the four parts of a merged token are not the four cells of one 2 x 2 square")
+    return "the four cells of each square side by side, on three grids that are not square"
 
 
 EXERCISES = {"backbone.mixing_share": Exercise(mixing_share), "backbone.patch_merge": Exercise(patch_merge)}

@@ -45,11 +45,17 @@ def carry(answer) -> str:
                f"each row's sum grew by {tokens / 24:g}, like the number of tokens: then the sums over tokens grow "
                "too. Divide it out")
         demand(off <= 1e-5, f"row sums change by up to {float(off):.1%} on a {new} grid; scale each row back")
-    ramp = torch.arange(4.0).repeat_interleave(6)[None].double() + 1                 # grows from row to row of the grid
+    rows, columns = torch.arange(4.0).double()[:, None] + 1, torch.arange(6.0).double() + 1
+    ramp = rows.expand(4, 6).reshape(1, 24)                                          # grows from row to row of the grid
     wide = as_tensor(answer(ramp, (4, 6), (8, 12)), torch.empty(1, 96), "the projection of a ramp").double().view(8, 12)
     demand(wide.std(1).max() <= 0.2 * wide.std(0).min(),
            "weights that grow from top to bottom of the old grid no longer do so on the new one: a row of E is an "
-           "image, height first; resize it in two dimensions, not along the flattened tokens")
+           "image, height first; resize it in two dimensions")
+    ramp = columns.expand(4, 6).reshape(1, 24)
+    wide = as_tensor(answer(ramp, (4, 6), (8, 12)), torch.empty(1, 96), "the projection of a ramp").double().view(8, 12)
+    demand(wide.std(0).max() <= 0.2 * wide.std(1).min(),
+           "weights that grow from left to right of the old grid no longer do so on the new one: resize a row of E in "
+           "two dimensions, not along the flattened tokens")
     return "identity on the same grid, row sums kept on three others, and top stays top"
 
 
@@ -59,9 +65,9 @@ def _first(energies, share: float) -> int:
 
 
 def _with_spectrum(values, seed: int):
-    """A matrix with these singular values that is neither symmetric nor square."""
+    """A matrix with these singular values that is not symmetric."""
     n = len(values)
-    left, right = (torch.linalg.qr(randn(n + extra, n, seed=seed + 10 * extra)).Q for extra in (3, 1))
+    left, right = (torch.linalg.qr(randn(n + extra, n, seed=seed + 10 * extra + 1)).Q for extra in (3, 0))
     return left @ values.diag() @ right.mT
 
 
