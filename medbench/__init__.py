@@ -20,7 +20,7 @@ _LAZY = {
     "load_data": "data",
     "fit": "training",
     "predict": "training",
-    "evaluate": "metrics",
+    "evaluate": "training",
     "baselines": "baselines",
     "cost": "cost",
     "data": "data",

@@ -20,7 +20,7 @@ from .config import DataConfig, fingerprint
 from .files import cache_dir, lock, new_folder, progress, read_json, sha256, write_json
 from .readers import read_image
 
-__all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "prior_of", "read_image", "to_input"]
+__all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "read_image", "to_input"]
 
 FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}      # a larger training set leaves the others alone
 CHUNK = 64                                                             # images drawn at once
@@ -129,18 +129,10 @@ def data_root() -> Path:
 
 
 # --------------------------------------------------------------------------------------------- phantom
-def prior_of(counts, kind: str) -> np.ndarray:
-    """Class frequencies from class counts: as they are (`study`), by their square roots (`sqrt`), equal (`uniform`)."""
-    power = {"study": 1.0, "sqrt": 0.5, "uniform": 0.0}[kind]
-    weights = np.asarray(counts, dtype=np.float64) ** power
-    return weights / weights.sum()
-
-
 def _phantom(config: DataConfig, cache: Path, show: bool):
     """The phantom's splits: training and validation follow the prior, the test set has equal classes."""
     from . import phantom
     classes = tuple(phantom.CLASSES)
-    counts = [phantom.STUDY_COUNTS[key] for key in classes]
     sizes = {"train": config.num_train, "val": config.num_val, "test": config.num_test_per_class * len(classes)}
     look = {name: getattr(config, name) for name in ("seed", "img_size", "difficulty", "confounding")}
     splits, hashes = {}, {}
@@ -154,8 +146,8 @@ def _phantom(config: DataConfig, cache: Path, show: bool):
             with progress(len(indices), f"drawing {name} phantoms", "img", show) as bar:
                 _draw(folder, phantom.generate, labels, indices, drawn, bar)
         arrays, hashes[name] = _cached(cache / "phantom" / key, draw)
-        splits[name] = Split(name, arrays["images"], arrays["labels"], indices, classes, prior_of(counts, config.prior),
-                             config.in_chans, prior_of(counts, "study"), packed=arrays["masks"])
+        splits[name] = Split(name, arrays["images"], arrays["labels"], indices, classes, phantom.prior(config.prior),
+                             config.in_chans, phantom.prior("study"), packed=arrays["masks"])
     note = "Each phantom depends on the seed and its own number alone; all heads are warps of one atlas."
     return splits, hashes, (note,)
 

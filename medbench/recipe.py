@@ -1,0 +1,130 @@
+r"""The parts of the one recipe that every model is trained by; `training` puts them together.
+
+What lives here, top to bottom: what `"auto"` and 0 stand for; the learning rate; the optimiser; the loss; flips and
+shifts, each drawn from (seed, epoch, image) alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import TrainingConfig
+from .machine import cores, resolve_device
+
+
+# --------------------------------------------------------------------------------------------- auto
+def resolve(config: TrainingConfig) -> TrainingConfig:
+    """The configuration with `device`, `threads` and `precision` made definite.
+
+    Raises: RuntimeError if `cuda` is asked for and there is none.
+    """
+    device = resolve_device(config.device)
+    precision = config.precision if config.precision != "auto" else best_precision(device)
+    return config.replace(device=str(device), threads=config.threads or cores(), precision=precision)
+
+
+def best_precision(device: torch.device) -> str:
+    """`bfloat16` where the processor multiplies it faster than `float32`, which its instruction set tells: a GPU with
+    tensor cores for it, or a CPU with AVX-512 BF16 or AMX. Measured on both kinds of CPU: without them it is slower."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
+
+
+@contextlib.contextmanager
+def threads(count: int):
+    """Let torch use `count` threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --------------------------------------------------------------------------------------------- optimiser
+def learning_rate(step: int, steps: int, config: TrainingConfig) -> float:
+    r"""Linear warm-up over the first share `warmup` of all steps, then half a cosine down to `min_lr`.
+
+    $\eta_t = \eta\,(t+1)/T_w$ for $t < T_w$, then
+    $\eta_{min} + (\eta - \eta_{min})(1 + \cos(\pi\,(t - T_w)/(T - T_w)))/2$ (Loshchilov & Hutter 2017, eq. 5)
+    """
+    warm = math.ceil(config.warmup * steps)
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    share = (step - warm) / max(1, steps - warm)
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+
+def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019); norms, biases and other parameters of one dimension do not decay."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+              {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+# --------------------------------------------------------------------------------------------- loss
+def loss_function(config: TrainingConfig, prior: np.ndarray, device: torch.device):
+    r"""(logits, labels) -> mean loss: cross-entropy, weighted by $1/\pi_c$, or of $z + \log\pi$ (Menon et al. 2021)."""
+    log_prior = torch.as_tensor(np.log(prior), dtype=torch.float32, device=device)
+    weight = torch.exp(-log_prior) / len(prior) if config.loss == "class_weights" else None
+    shift = log_prior if config.loss == "logit_adjustment" else 0.0
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.float() + shift, labels, weight, label_smoothing=config.label_smoothing)
+    return loss
+
+
+def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
+    """Class frequencies that the trained logits assume: training's, or equal ones where the loss evens them out."""
+    return np.asarray(prior) if config.loss == "cross_entropy" else np.full(len(prior), 1 / len(prior))
+
+
+# --------------------------------------------------------------------------------------------- augmentation
+def uniforms(seed: int, epoch: int, indices: np.ndarray, draws: int) -> np.ndarray:
+    """Numbers in [0, 1), (n, draws), that depend on (seed, epoch, index, draw) alone: SplitMix64 of a counter."""
+    with np.errstate(over="ignore"):
+        state = _mix(np.uint64(seed & 0xFFFFFFFFFFFFFFFF) + np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state ^ _mix(np.uint64(epoch) + np.uint64(0x632BE59BD9B4E019)))
+        state = _mix(state ^ _mix(np.asarray(indices, dtype=np.uint64)))
+        state = _mix(state[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return (state >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(z):
+    """The finaliser of SplitMix64 (Steele et al. 2014)."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def augment(images: Tensor, indices: np.ndarray, epoch: int, config: TrainingConfig) -> Tensor:
+    """Mirror an image left to right with probability `flip`; shift it by up to `shift` of its sides, black moving in.
+
+    Args: `images` (n, H, W) or (n, C, H, W) uint8; `indices` (n,): the images' numbers in the training set.
+    Returns: as `images`.
+    """
+    H, W = images.shape[-2:]
+    up, left = int(config.shift * H), int(config.shift * W)                           # the furthest reach of a shift
+    u = uniforms(config.seed, epoch, indices, 3)
+    down, right = np.floor((2 * up + 1) * u[:, 1:2]), np.floor((2 * left + 1) * u[:, 2:3])
+    rows = np.arange(H) + down                                                        # (n, H), in the padded image
+    columns = np.where(u[:, :1] < config.flip, W - 1 - np.arange(W), np.arange(W)) + right
+    return _pick(_pick(F.pad(images, (left, left, up, up)), rows, -2), columns, -1)
+
+
+def _pick(images: Tensor, places: np.ndarray, axis: int) -> Tensor:
+    """Rows (axis -2) or columns (axis -1) of each image, from its own `places` (n, length)."""
+    shape = [len(images)] + [1] * (images.ndim - 1)
+    shape[axis] = places.shape[1]
+    index = torch.as_tensor(places, dtype=torch.int64, device=images.device).view(shape)
+    wanted = list(images.shape)
+    wanted[axis] = places.shape[1]
+    return images.gather(axis, index.expand(wanted))
