@@ -110,7 +110,7 @@ def test_a_missing_record_is_named_with_what_is_near(role, text, complaint):
 TYPED = """12 ms; 12.5ms; 3 s; 74.3 %; 74%; $74\\%$; 1.91 GMAC; 1.91 GMACs; 28 M parameters; 1.4 million parameters
     28 GB; 16 GiB; 5 J; 300 images/s; 300 images a second; about 2 percent; 1.7 TFLOP/s; ~35 % fewer; 4,610 s; 2 seconds
     2.3 percentage points"""
-FREE = """112 px; 64 tokens; 3 heads of 4; in 2022; 1 MAC = 2 FLOP; a 95 % bootstrap interval; the 95 % confidence interval
+FREE = """112 px; 64 tokens; 3 heads of 4; in 2022; 1 MAC = 2 FLOP; a 95 % bootstrap interval
     `12 ms`; {value}`10_training:a.b|.1%`; {defined}`2 %`; chapters 3 and 4; 4 of 10 classes; 35 minutes; N = 6C
     [1](https://a.b/50%25 s); 5 mice; 16 x 16 s-shaped"""
 

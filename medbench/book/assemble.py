@@ -19,7 +19,7 @@ import yaml
 from .. import files
 from . import notebook as nb
 from .chapters import Checkout
-from .execute import ANSI, ChapterFailed, clock, facts, read
+from .execute import ANSI, ChapterFailed, facts, read
 from .stamps import stale, stamp
 
 NOT_CLINICAL = "For research and teaching, not for clinical use."
@@ -116,7 +116,7 @@ def _toc(place: Checkout, content: dict[str, bytes]) -> str:
 
 # --------------------------------------------------------------------------------------------- a page
 def decorate(name: str, notebook):
-    """The executed chapter with the box "Run this chapter" under its title, and its set-up cells folded away."""
+    """The executed chapter with the box "Run this chapter" under its title."""
     page = nbformat.from_dict(notebook)
     noted = page.metadata.pop("medbench")
     first = next((i for i, cell in enumerate(page.cells) if cell.cell_type == "markdown"), -1)
@@ -134,7 +134,7 @@ def run_box(name: str, noted: dict) -> str:
     return f"""```{{admonition}} Run this chapter
 :class: run-this-chapter
 Executed on {noted["machine"]} (`{noted["device"]}`), {noted["date"]}, profile `{noted["profile"]}`,
-torch {noted["torch"]}, in {clock(noted["seconds"])} minutes. On your device:
+torch {noted["torch"]}, in {_duration(noted["seconds"])}. On your device:
 
 ~~~bash
 make chapter NAME={name} PROFILE=laptop DEVICE=auto
@@ -143,6 +143,10 @@ papermill notebooks/{name}.ipynb out.ipynb -k python3 -p profile laptop
 
 {{download}}`The clean notebook <../../notebooks/{name}.ipynb>` runs in Jupyter as it is. {NOT_CLINICAL}
 ```"""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
 # --------------------------------------------------------------------------------------------- render

@@ -20,7 +20,7 @@ SHOWN = (STUDY, SCORES, COSTS, TIMES)
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "01_data": (),
     "02_backbone": (STUDY,),
-    "10_training": (STUDY, SCORES, "*/real*"),
+    "10_training": (STUDY, SCORES, "*/10_real"),
     "11_cost": (STUDY, SCORES, COSTS),
     "12_latency": (STUDY, COSTS, TIMES),
     "03_softmax": SHOWN,
