@@ -223,22 +223,23 @@ pd.DataFrame([spread(s) for s in (0, 0.3, 1, 3, 10, 100)], columns=columns).roun
 # Now a model that has learned. We load the run that chapter 10 trained; if there is none yet, it is trained here.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "softmax", seed=book.seed, profile=book.profile)
+exp = mb.Experiment.preset(book.profile.preset, "softmax", seed=book.seed, profile=book.profile, device=str(book.device))
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 
 # %% [markdown]
-# The same slice is shown in every mechanism chapter: a drawn intra-axial lesion. Two tokens are asked what they listen to,
-# in the second block of the first stage: one inside the lesion, one in the healthy half.
+# The same slice is shown in every mechanism chapter: a drawn intra-axial lesion, outlined. Two tokens are asked what they
+# listen to, in the second block of the first stage: one in the lesion, and its mirror image in the healthy half.
 
-# %% mystnb={"image": {"alt": "A drawn brain slice and two maps over it: what a token in the lesion and a token in the healthy half listen to with softmax attention."}}
+# %% mystnb={"image": {"alt": "A drawn brain slice with an outlined lesion and two maps over it: what a token in the lesion and its mirror image in the healthy half listen to with softmax attention."}}
 batch = mechanism.brain_slice(exp.data.img_size)
 matrix, grid = mechanism.mixing_of(run.model, batch.images)
 inside, opposite = mechanism.two_tokens(batch, grid)
-mb.plots.mixing_maps(batch.images[0], {"token in the lesion": (matrix, inside), "healthy token": (matrix, opposite)}, grid);
+maps = {"token in the lesion": (matrix, inside), "its mirror image": (matrix, opposite)}
+mb.plots.mixing_maps(batch.images[0], maps, grid, batch.lesion[0]);
 
 # %% [markdown]
-# Look at where the bright cells are. Are they near the ring, or where the tissue looks alike?
+# Bright cells are those that the ringed token listens to. Are they near the ring, or where the tissue looks alike?
 # Three numbers sum the whole matrix up; the last row is what plain averaging would give.
 
 # %%

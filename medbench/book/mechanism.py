@@ -11,7 +11,7 @@ import math
 from .. import cost, data, machine, mixing, phantom, results
 from ..attention import ATTENTION
 
-SLICE = {"class": "intra", "index": 7, "seed": 2022}          # the image that every mechanism chapter shows
+SLICE = {"class": "intra", "index": 10, "seed": 2022}          # the image that every mechanism chapter shows
 
 
 def brain_slice(img_size: int = 112):

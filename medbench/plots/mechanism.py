@@ -24,8 +24,8 @@ def who_mixes(mixing, ax: Axes | None = None, *, title: str | None = None, bar: 
 def mixing_maps(image, maps: dict[str, tuple], grid_size: tuple[int, int], mask=None):
     """What single output tokens listen to, drawn over the image they come from: one panel a map, beside the bare image.
 
-    Args: `image` (H, W); `maps` {title: (mixing matrix (N, N), output token)}, each scaled to its own maximum;
-    `grid_size` (rows, columns) of the tokens; `mask` (H, W) outlined. A ring marks the token asked about.
+    Args: `image` (H, W); `maps` {title: (mixing matrix (N, N), output token)}, each scaled to its largest entry but the
+    token's own, which often outshines all others; `grid_size` (rows, columns) of the tokens; `mask` (H, W) outlined. A ring marks the token asked about.
     Returns: the array of Axes.
     """
     height, width = np.asarray(image).shape[-2:]
@@ -35,7 +35,8 @@ def mixing_maps(image, maps: dict[str, tuple], grid_size: tuple[int, int], mask=
     for ax, (title, (mixing, token)) in zip(axes[1:], maps.items()):
         row = np.asarray(mixing)[token]
         picture(ax, image, title)
-        shown = ax.imshow(row.reshape(grid_size) / max(row.max(), 1e-30), cmap="magma", alpha=0.65, vmin=0, vmax=1,
+        top = max(np.delete(row, token).max(), 1e-30)
+        shown = ax.imshow(row.reshape(grid_size) / top, cmap="magma", alpha=0.65, vmin=0, vmax=1,
                           extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
         at = ((token % grid_size[1] + 0.5) * width / grid_size[1] - 0.5,
               (token // grid_size[1] + 0.5) * height / grid_size[0] - 0.5)
@@ -45,7 +46,7 @@ def mixing_maps(image, maps: dict[str, tuple], grid_size: tuple[int, int], mask=
     for ax in axes:
         outline(ax, mask)
     bar = fig.colorbar(shown, ax=list(axes), location="bottom", shrink=0.4, aspect=30)
-    bar.set_label("mixing, as a share of the map's maximum (1)", fontsize=8)
+    bar.set_label("mixing, as a share of the largest other token's (1)", fontsize=8)
     return axes
 
 

@@ -59,7 +59,7 @@ def randomisation(answer) -> str:
                                      "with its own correlation")
     bright = torch.ones(10, 1, 1, dtype=maps.dtype)
     bright[-1] = 1000
-    demand(_said(answer, bright * maps, bright * noise), "failed, but must pass: one image is a thousand times brighter "
+    demand(_said(answer, bright * maps, bright * noise), "failed, but must pass: one image is much brighter "
                                                          "than the others; "
                                    "correlate image by image, not over all pixels together")
     return "five ways of not noticing the weights fail, three honest ones pass"
