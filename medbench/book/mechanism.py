@@ -20,20 +20,29 @@ def brain_slice(img_size: int = 112):
     return phantom.generate([label], [SLICE["index"]], seed=SLICE["seed"], img_size=img_size)
 
 
-def cost_table(names, sides, dim: int = 96, num_heads: int = 3, options: dict | None = None):
+def layers(variants, side: int, dim: int, num_heads: int) -> dict:
+    """Mechanisms on a square grid: {label: layer}.
+
+    Args: `variants` names of mechanisms, or {label: (name, options)} to show one with several options.
+    """
+    variants = variants if isinstance(variants, dict) else {name: (name, {}) for name in variants}
+    return {label: ATTENTION[name](dim, num_heads, (side, side), **options).eval()
+            for label, (name, options) in variants.items()}
+
+
+def cost_table(variants, sides, dim: int = 96, num_heads: int = 3):
     """Multiply-adds of mixing alone, in closed form and counted, for square grids.
 
-    Args: `names` of mechanisms; `sides` of the grids in tokens, N = side x side; `options` {name: own options}.
+    Args: `variants` as for `layers`; `sides` of the grids in tokens, N = side x side.
     Returns: DataFrame `model`, `num_tokens`, `closed_form`, `counted` (MAC), as `mb.plots.cost_curves` takes it.
     """
     import pandas as pd
 
     rows = []
-    for name in names:
-        for side in sides:
-            layer = ATTENTION[name](dim, num_heads, (side, side), **(options or {}).get(name, {}))
+    for side in sides:
+        for label, layer in layers(variants, side, dim, num_heads).items():
             counted = cost.profile(layer, (1, side * side, dim)).mixing_macs
-            rows.append((name, side * side, layer.mixing_macs(side * side), counted))
+            rows.append((label, side * side, layer.mixing_macs(side * side), counted))
     return pd.DataFrame(rows, columns=["model", "num_tokens", "closed_form", "counted"])
 
 
@@ -99,3 +108,14 @@ def two_tokens(batch, grid_size) -> tuple[int, int]:
     share = F.adaptive_avg_pool2d(batch.lesion[:1].float(), grid_size)[0]
     row, column = divmod(int(share.argmax()), grid_size[1])
     return row * grid_size[1] + column, row * grid_size[1] + grid_size[1] - 1 - column
+
+
+def attention_matrix(model, images, *, stage: int = 0, block: int = 1, head: int = 0):
+    """softmax(QK^T / sqrt d) of one head of a trained softmax model on one image: (N, N)."""
+    import torch
+
+    attn = model.stages[stage].blocks[block].attn
+    x = data.to_input(images, model.config.in_chans).to(next(model.parameters()).device)
+    with torch.no_grad():
+        q, k, _ = attn.heads(mixing.tokens_into(model, attn, x))
+        return (q @ k.mT / attn.head_dim**0.5).softmax(-1)[0, head].cpu()
