@@ -159,6 +159,7 @@ IMPOSSIBLE = [
     (dict(name="window", img_size=336), r"stage 3: window_size 8 does not divide the \(12, 12\) grid"),
     (dict(name="softmax", num_heads=(3, 6, 12, 25)), "num_heads 25 does not divide embed_dims 768; choose"),
     (dict(name="softmax", depths=(2, 2)), "describe different numbers of stages; give each the same"),
+    (dict(name="softmax", preset="small", patch_size=7), "patch_size is 7 but stem='conv' has no patches; leave"),
     (dict(name="softmax", img_size=220), "img_size .* is not divided by patch_size 7; choose a multiple of 7"),
     (dict(name="softmax", img_size=140), r"a \(20, 20\) grid .* 3 patch merges cannot halve; choose"),
     (dict(name="softmax", preset="small", img_size=20), r"a \(4, 4\) grid .* 3 patch merges cannot halve"),

@@ -36,7 +36,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | No
         `(..., N, d)`.
     """
     if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the fused gradient is slow there
-        A = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        A = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         A = (A if bias is None else A + bias).softmax(-1)
         return F.dropout(A, drop) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)

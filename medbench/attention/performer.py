@@ -66,20 +66,19 @@ class Performer(Attention):
         r"""$\ln\phi(x) = Wx' - |x'|^2/2 - \tfrac12\ln r$ for `(B, h, N, d)`; returns `(B, h, N, r)`."""
         x = full_precision(x) * self.head_dim**-0.25
         W = self.W.to(x.dtype)
-        return x @ W.transpose(-2, -1) - x.square().sum(-1, keepdim=True) / 2 - math.log(self.r) / 2
+        return x @ W.transpose(-2, -1) - (x.square().sum(-1, keepdim=True) + math.log(self.r)) / 2
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         r"""$\phi(Q)\,(\phi(K)^\top V) \,/\, \phi(Q)\,(\phi(K)^\top 1)$
 
         Feature m of all keys is divided by its largest value $e^{c_m}$ and feature m of all queries multiplied by
-        it; then each query's features are divided by their largest. Neither changes the quotient.
+        it; then each query's features are divided by their sum. Neither changes the quotient.
         """
         with without_autocast(q.device.type):
             log_k, log_q = self.log_features(k), self.log_features(q)
             c = log_k.detach().amax(-2, keepdim=True)                          # (B, h, 1, r)
             phi_k = (log_k - c).exp()                                          # (B, h, N, r)
-            log_q = log_q + c
-            phi_q = (log_q - log_q.detach().amax(-1, keepdim=True)).exp()      # (B, h, N, r)
+            phi_q = (log_q + c).softmax(-1)                                    # (B, h, N, r)
             return self.quotient(phi_q, phi_k, full_precision(v)).to(v.dtype)  # (B, h, N, d)
 
     def quotient(self, phi_q: Tensor, phi_k: Tensor, v: Tensor, eps: float = 0.0) -> Tensor:
