@@ -31,7 +31,8 @@ CLASS_NAMES = {
 STUDY_COUNTS = dict(zip(CLASSES, (513, 272, 2307, 125, 1259, 751, 1721, 27374, 83, 10266)))
 CONTRASTS = tuple(MATERIALS)
 VERSION = 1                    # raised whenever a drawing changes: old caches are then drawn anew
-CHUNK = 32                     # samples drawn at once: fits the cache of a core
+CHUNK = 256                    # samples whose random numbers are held at once
+GROUP = 32                     # samples of one class drawn at once: fits the cache of a core
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def _chunk(labels, indices, seed, img_size, cumulative, look, device, healthy):
     lesion, affected = torch.empty_like(images, dtype=torch.bool), torch.empty_like(images, dtype=torch.bool)
     z = torch.empty(n, device=device)
     for label in labels.unique().tolist():
-        rows = (labels == label).nonzero().flatten()
-        here = rows.to(device)
-        images[here], lesion[here], affected[here], z[here] = render(
-            CLASSES[label], uniform[rows, 1:], control[rows], noise[rows], look, device, healthy)
+        for rows in (labels == label).nonzero().flatten().split(GROUP):
+            here = rows.to(device)
+            images[here], lesion[here], affected[here], z[here] = render(
+                CLASSES[label], uniform[rows, 1:], control[rows], noise[rows], look, device, healthy)
     return images, labels.to(device), lesion, affected, z

@@ -25,22 +25,26 @@ Z_LOW, Z_HIGH = -30, 48                    # slices kept, MNI mm
 SELLA = (-27.0, -17.0)                     # slices that show the sella
 CEREBRUM = (-2.0, 46.0)                    # slices that show the cerebral hemispheres
 ORIGIN = (98, 134, 72)                     # voxel of MNI (0, 0, 0)
-TISSUES = ("grey", "white", "csf", "other", "ventricle")   # channels of Atlas.tissue
+MAPS = ("white", "csf", "other", "ventricle")   # channels of Atlas.tissue
+CROP = (slice(22, 219), slice(18, 180))         # rows and columns of the template that hold brain
 
 
 @dataclass(frozen=True)
 class Atlas:
     """Maps by slice, and the places where lesions may lie.
 
-    `tissue` (Z, 5, Y, X): probabilities of grey matter, white matter, cerebrospinal fluid and of what fills the hull
-    besides (orbits, bone), and the distance to the lateral ventricles in mm.
+    `tissue` (Z, 4, Y, X): the share of white matter in the solid tissue, cerebrospinal fluid, what fills the hull
+    besides (orbits, bone), all from 0 to 1, and the distance to the lateral ventricles in mm.
     `depth` (Z, 1, Y, X): distance to the brain's hull in mm, positive inside.
+    `corner_...`: MNI x and y of the first column and row of each.
     `places`: for each kind of place, per slice, an array (n, 2) of x and y in mm.
     """
 
     tissue: torch.Tensor
     depth: torch.Tensor
     places: dict[str, list[np.ndarray]]
+    corner_tissue: tuple[int, int]
+    corner_depth: tuple[int, int]
 
     def pick(self, kind: str, slices: np.ndarray, u: np.ndarray) -> torch.Tensor:
         """One place (x, y) in mm per slice: the one that the number u in [0, 1) points at. Shape (n, 2)."""
@@ -77,9 +81,8 @@ def _ventricle_distance(csf, depth, x, y, z) -> np.ndarray:
     return ndimage.zoom(coarse.astype(np.float32), zoom, order=1, grid_mode=True, mode="nearest")
 
 
-def _places(tissue, depth, x, y, z) -> dict[str, list[np.ndarray]]:
+def _places(grey, white, other, ventricle, depth, x, y, z) -> dict[str, list[np.ndarray]]:
     """Where lesions may have their centre, one table a kind and slice. A slice without such a place borrows one."""
-    grey, white, _, _, ventricle = (tissue[:, k] for k in range(len(TISSUES)))
     low = z < -10
     ax = np.abs(x)
     pons = (ax < 11) & (y < -17) & (y > -34) & low
@@ -89,7 +92,7 @@ def _places(tissue, depth, x, y, z) -> dict[str, list[np.ndarray]]:
         "subcortical": (white + grey > 0.8) & (depth > 12) & (depth < 32) & (ax > 16),
         "deep": (grey > 0.45) & (depth > 26) & (ax > 8) & (ax < 32) & (y > -26) & (y < 20) & ~low
                 | pons | (white > 0.5) & (depth > 30) & (ax > 12) & ~low & (z > 20),
-        "inner table": (depth > 0.5) & (depth < 2.5) & (ax > 6),
+        "inner table": (depth > 0.5) & (depth < 2.5) & (ax > 6) & ~(low & (y > 22)),
     }
     tables = {}
     for kind, where in kinds.items():
@@ -117,19 +120,22 @@ def atlas() -> Atlas:
     csf = np.where(mask, np.clip(1 - grey - white, 0, 1), 0) + cistern
     other = (hull & ~mask & ~cistern).astype(np.float32)
     ventricle = _ventricle_distance(csf, depth, x, y, z)
-    tissue = np.stack([grey, white, csf, other, ventricle], 1).astype(np.float32)
-    return Atlas(torch.from_numpy(tissue), torch.from_numpy(depth[:, None]), _places(tissue, depth, x, y, z))
+    share = np.clip((white / (grey + white + 1e-3) - 0.5) * 1.6 + 0.5, 0, 1)
+    rows, columns = CROP
+    tissue = np.stack([share, csf, other, ventricle], 1).astype(np.float32)[:, :, rows, columns]
+    return Atlas(torch.from_numpy(tissue.copy()), torch.from_numpy(depth[:, None]),
+                 _places(grey, white, other, ventricle, depth, x, y, z),
+                 (columns.start - ORIGIN[0], rows.start - ORIGIN[1]), (-ORIGIN[0], -ORIGIN[1]))
 
 
 @functools.cache
-def on_device(device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """`tissue` and `depth` of the atlas on a device."""
-    a = atlas()
-    return a.tissue.to(device), a.depth.to(device)
+def _on_device(name: str, device: str) -> torch.Tensor:
+    return getattr(atlas(), name).to(device)
 
 
-def sample(maps: torch.Tensor, slices: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Read maps (Z, C, Y, X) at points x, y (n, H, W) in mm of the given slices (n,): (n, C, H, W), bilinear."""
+def sample(name: str, slices: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Read the atlas' `tissue` or `depth` at points x, y (n, H, W) in mm of slices (n,): (n, C, H, W), bilinear."""
+    maps, (left, bottom) = _on_device(name, str(x.device)), getattr(atlas(), f"corner_{name}")
     height, width = maps.shape[-2:]
-    grid = torch.stack([(x + ORIGIN[0]) * (2 / (width - 1)) - 1, (y + ORIGIN[1]) * (2 / (height - 1)) - 1], -1)
+    grid = torch.stack([(x - left) * (2 / (width - 1)) - 1, (y - bottom) * (2 / (height - 1)) - 1], -1)
     return F.grid_sample(maps[slices], grid, mode="bilinear", padding_mode="border", align_corners=True)

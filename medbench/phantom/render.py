@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from . import histogram
-from .anatomy import CEREBRUM, SELLA, Z_LOW, on_device, sample
+from .anatomy import CEREBRUM, SELLA, Z_LOW, sample
 from .drawing import Draws, bell, over, pull, radius, smooth, step
 from .lesions import LESIONS, Head
 from .signals import TISSUES
@@ -70,20 +70,16 @@ def _pose(label, draw, control, size, look, device) -> Head:
     x = (c * column - s * row) / (scale * stretch) + draw(-5, 5) + warp[:, 0]
     y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
     slices = (z.flatten() - Z_LOW).long()
-    _, depth = on_device(device)
     rough, fine = 2 * smooth(control[:, 2, :12, :12], size), 2 * smooth(control[:, 3], size)
-    return Head(x, y, sample(depth, slices, x, y)[:, 0], slices, z, sella, pixel, rough, fine)
+    return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, sella, pixel, rough, fine)
 
 
 def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
     """Read the tissue at its place of origin, with this head's own atrophy, and give it the sequence's brightness."""
     atrophy, large = draw(), draw(-0.08, 0.4)
     x, y = pull(x, y, 0.0, 2.0, 30.0, large * torch.where(head.low, 0.0, 1.0))
-    tissue, _ = on_device(str(head.x.device))
-    grey, white, csf, other, head.ventricle = sample(tissue, head.slices, x, y).unbind(1)
+    head.white, csf, other, head.ventricle = sample("tissue", head.slices, x, y).unbind(1)
     head.csf = ((csf * (0.75 + 0.9 * atrophy) * sulci - 0.2) / 0.45).clamp(0, 1)
-    head.white = ((white / (grey + white + 1e-3) - 0.5) * 1.6 + 0.5).clamp(0, 1)
-    head.grey = 1 - head.white
     value = {name: draw(*limits) for name, limits in TISSUES[look.contrast].items()}
     head.grey_value, head.csf_value = value["grey"], value["csf"]
     solid = over(value["grey"], head.white, value["white"]) * (1 + 0.03 * head.fine)

@@ -18,8 +18,8 @@ class Head:
     `x, y`: MNI mm under each pixel, before the lesion moves tissue. `depth`: mm inside the brain's hull.
     `slices`: the atlas slice of each sample. `z`: its height in mm. `low`: true at the level of the sella.
     `pixel`: pixel size in mm. `rough, fine`: smooth random fields of unit variance, about 35 and 20 mm a wave.
-    The tissue maps (after displacement) are there once the anatomy has been read: `grey, white` (share of the solid
-    tissue), `csf`, `ventricle` (distance in mm); and `grey_value` and `csf_value`, their brightness.
+    The tissue maps (after displacement) are there once the anatomy has been read: `white` (share of the solid tissue),
+    `csf`, `ventricle` (distance in mm); and `grey_value` and `csf_value`, their brightness.
     """
 
     x: torch.Tensor
@@ -31,7 +31,6 @@ class Head:
     pixel: float
     rough: torch.Tensor
     fine: torch.Tensor
-    grey: torch.Tensor | None = None
     white: torch.Tensor | None = None
     csf: torch.Tensor | None = None
     ventricle: torch.Tensor | None = None

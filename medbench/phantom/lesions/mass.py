@@ -92,14 +92,14 @@ class Extra(Lesion):
         self.side = torch.sign(self.x)
         self.value = self.signal("meningioma")
         self.crescent_value = torch.where(draw.happens(0.3), self.signal("hygroma"), self.signal("subdural"))
-        self.thick, self.span = draw(5, 11) * self.size, draw(45, 75) * DEGREE
+        self.thick, self.span = draw(6, 12) * self.size, draw(50, 80) * DEGREE
         self.towards = torch.atan2(rim_y + 18, rim_x.abs()).clamp(-40 * DEGREE, 40 * DEGREE)
         self.strength, self.shift, self.cleft = draw(0.6, 0.85), draw(1, 5), draw(1, 2)
 
     def crescent(self, head):
         """Thickness in mm of the crescent along the inner table: widest in the middle, gone at the falx."""
         angle = torch.atan2(head.y + 18, self.side * head.x)
-        return self.thick * (1 - ((angle - self.towards) / self.span) ** 2).clamp(min=0) ** 0.6 * step(self.side * head.x - 4, 6.0)
+        return self.thick * (1 - ((angle - self.towards) / self.span) ** 2).clamp(min=0) ** 0.4 * step(self.side * head.x - 4, 6.0)
 
     def displace(self, head):
         ball_x, ball_y = push(head.x, head.y, self.x, self.y, self.r, self.strength)
