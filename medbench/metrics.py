@@ -44,7 +44,8 @@ class Score:
         """One record: NaN becomes `None` with its reason."""
         known = not math.isnan(self.value)
         row = {"quantity": quantity, "value": self.value if known else None, "unit": "1", "n": self.n}
-        return row | ({"low": self.low, "high": self.high} if known else {"reason": self.reason}) | more
+        interval = {} if math.isnan(self.low) else {"low": self.low, "high": self.high}
+        return row | (interval if known else {"reason": self.reason}) | more
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def test_majority_baseline_is_the_frequency_of_the_commonest_class():
 
 def test_rows_are_whole_and_carry_intervals():
     logits, split = task(k=3, n=90)
+    assert not any("low" in row for row in metrics.evaluate(logits, split, bootstrap=0).rows())
     rows = metrics.evaluate(logits, split, bootstrap=50).rows()
     overall = {row["quantity"]: row for row in rows if "suffix" not in row}
     assert set(overall) == {*metrics.OVERALL, "confusion"}

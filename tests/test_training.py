@@ -1,0 +1,314 @@
+"""Training: exact after an interruption, loaded when finished, stopped at NaN; the recipe's parts one by one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import medbench as mb
+from medbench import checkpoint, config, recipe, training
+from medbench.data import Data, Split
+
+TINY = config.TrainingConfig(epochs=3, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32")
+
+
+def blobs(n, seed, classes=3, side=20):
+    """Images whose bright corner tells the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    images = rng.integers(0, 90, (n, side, side), dtype=np.uint8)
+    for image, label in zip(images, labels):
+        image[label * 6 : label * 6 + 6] += 100                             # a band that a mirror leaves in its place
+    prior = np.bincount(labels, minlength=classes) / n
+    return Split("train", images, labels, np.arange(n), ("a", "b", "c")[:classes], prior)
+
+
+@pytest.fixture
+def data():
+    return Data(blobs(44, 0), blobs(16, 1), blobs(60, 2), "blobs")
+
+
+def net(seed=0, drop=0.2):
+    """Convolution, BatchNorm, dropout: everything that has a state of its own."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.GELU(), nn.Flatten(), nn.Dropout(drop),
+                         nn.Linear(96, 3))
+
+
+def weights(run):
+    return torch.cat([t.double().flatten() for t in run.model.state_dict().values()])
+
+
+# --------------------------------------------------------------------------------------------- fit
+def test_a_model_learns_and_is_scored(data, tmp_path):
+    run = training.fit(net(), data, TINY.replace(epochs=12), cache=tmp_path, progress=False)
+    assert len(run.history) == 12 and run.samples_seen == 12 * 44 and run.seconds > 0 and not run.loaded
+    assert run.history[-1]["loss"] < 0.5 * run.history[0]["loss"] and not run.model.training
+    assert training.evaluate(run.model, data.test, bootstrap=0).balanced_accuracy.value > 0.8
+    chosen = run.history[run.best_epoch - 1][training.SELECTION]
+    assert chosen == max(epoch[training.SELECTION] for epoch in run.history)
+    assert {row["quantity"] for row in run.rows()} >= {"training_seconds", "samples_seen", "best_epoch"}
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 11, 17])
+def test_an_interrupted_run_ends_with_the_very_same_weights(data, tmp_path, monkeypatch, stop):
+    whole = training.fit(net(), data, TINY, cache=tmp_path / "whole", progress=False)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    step = training._Loop._step
+
+    def stops(self, number, *rest):
+        if number == stop:
+            raise KeyboardInterrupt
+        return step(self, number, *rest)
+    monkeypatch.setattr(training._Loop, "_step", stops)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(net(), data, TINY, cache=tmp_path / "parts", progress=False)
+    torch.manual_seed(99)                                                   # the outer generator has no part in it
+    done = []
+
+    def notes(self, number, *rest):
+        done.append(number)
+        return step(self, number, *rest)
+    monkeypatch.setattr(training._Loop, "_step", notes)
+    run = training.fit(net(), data, TINY, cache=tmp_path / "parts", progress=False)
+    assert done == list(range(stop, 18))                                    # goes on, does not begin again
+    assert torch.equal(weights(run), weights(whole))
+    assert run.history == whole.history and run.best_epoch == whole.best_epoch
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_best_epoch_on_validation_is_kept(data, tmp_path, monkeypatch, interrupted):
+    scores, seen = iter((0.5, 0.9, 0.7)), []
+
+    def judged(model, split, **_):
+        seen.append(torch.cat([t.double().flatten().clone() for t in model.state_dict().values()]))
+        return np.eye(3)[split.labels]
+    monkeypatch.setattr(training, "predict", judged)
+    monkeypatch.setattr(training, "validation_scores", lambda *_: {training.SELECTION: next(scores)})
+    step = training._Loop._step
+    stops = iter((True, False) if interrupted else (False, False))
+
+    def breaks(self, number, *rest):
+        if number == 14 and next(stops):                                    # in the third epoch
+            raise KeyboardInterrupt
+        return step(self, number, *rest)
+    monkeypatch.setattr(training._Loop, "_step", breaks)
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    run = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    assert run.best_epoch == 2 and torch.equal(weights(run), seen[1])
+
+
+def test_a_state_cut_in_half_is_not_trusted(data, tmp_path, monkeypatch):
+    whole = training.fit(net(), data, TINY, cache=tmp_path / "whole", progress=False)
+    monkeypatch.setattr(training._Loop, "_validate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(net(), data, TINY, cache=tmp_path / "cut", progress=False)
+    monkeypatch.undo()
+    file = next(tmp_path.glob("cut/runs/*/state-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-100])
+    run = training.fit(net(), data, TINY, cache=tmp_path / "cut", progress=False)
+    assert torch.equal(weights(run), weights(whole))
+    assert sorted(p.name for p in run.directory.iterdir()) == ["model.safetensors", "run.json"]
+
+
+def test_a_finished_run_is_loaded(data, tmp_path, monkeypatch):
+    first = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    monkeypatch.setattr(training._Loop, "train", lambda self: pytest.fail("trained again"))
+    again = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    assert again.loaded and again.seconds == first.seconds and again.history == first.history
+    assert torch.equal(weights(first), weights(again)) and not again.model.training
+
+
+@pytest.mark.parametrize("change", ["config", "data", "weights", "recipe", "threads"])
+def test_whatever_matters_changes_the_fingerprint(data, tmp_path, monkeypatch, change):
+    first = training.fit(net(), data, TINY.replace(epochs=1), cache=tmp_path, progress=False)
+    settings, model = TINY.replace(epochs=1), net()
+    if change == "config":
+        settings = settings.replace(lr=1e-3)
+    if change == "threads":
+        settings = settings.replace(threads=2)
+    if change == "data":
+        data = Data(data.train, data.val, data.test, "other")
+    if change == "weights":
+        model = net(seed=1)
+    if change == "recipe":
+        monkeypatch.setattr(training, "RECIPE_VERSION", 10**6)
+    again = training.fit(model, data, settings, cache=tmp_path, progress=False)
+    assert again.fingerprint != first.fingerprint and not again.loaded
+
+
+def test_auto_and_what_it_stands_for_are_one_run(data, tmp_path):
+    auto = TINY.replace(epochs=1, threads=0, device="auto", precision="auto")
+    first = training.fit(net(), data, auto, cache=tmp_path, progress=False)
+    assert first.training.threads >= 1 and first.training.precision in ("float32", "bfloat16")
+    assert training.fit(net(), data, first.training, cache=tmp_path, progress=False).loaded
+
+
+def test_nan_stops_with_a_reason_and_is_never_finished(data, tmp_path):
+    model = net()
+    for _ in range(2):                                                      # a second try fails as the first
+        with pytest.raises(FloatingPointError, match="epoch 1.*lower lr"):
+            training.fit(model, data, TINY.replace(lr=1e30, clip_grad=0, warmup=0), cache=tmp_path, progress=False)
+        model = net()
+    folder = next((tmp_path / "runs").glob("*/run.json")).parent
+    assert json.loads((folder / "run.json").read_text())["finished"] is False
+    assert checkpoint.load_run(folder) is None
+    with pytest.raises(ValueError, match="did not finish.*NaN"):
+        training.load_run(folder)
+
+
+def test_validation_that_is_not_finite_stops_too(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "predict", lambda model, split, **_: np.full((len(split), 3), np.nan))
+    with pytest.raises(FloatingPointError):
+        training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+
+
+def test_the_test_set_is_not_touched(data, tmp_path):
+    class Untouchable:
+        def __getattr__(self, name):
+            raise AssertionError(f"fit asked the test set for {name}")
+    data = Data(data.train, data.val, Untouchable(), "x")
+    training.fit(net(), data, TINY.replace(epochs=1), cache=tmp_path, progress=False)
+
+
+def test_global_state_is_left_as_it_was(data, tmp_path):
+    torch.manual_seed(5)
+    model, before, count = net(), torch.get_rng_state(), torch.get_num_threads()
+    training.fit(model, data, TINY.replace(threads=count + 1), cache=tmp_path, progress=False)
+    assert torch.equal(before, torch.get_rng_state()) and torch.get_num_threads() == count
+
+
+def test_bfloat16_trains_and_keeps_float32_weights(data, tmp_path):
+    run = training.fit(net(), data, TINY.replace(precision="bfloat16"), cache=tmp_path, progress=False)
+    assert all(t.dtype == torch.float32 for t in run.model.parameters())
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+def test_a_model_that_does_not_fit_the_data_is_refused(data, tmp_path):
+    for overrides, words in (({"num_classes": 4, "img_size": 64}, "num_classes=4.*3 classes"),
+                             ({"num_classes": 3, "img_size": 64}, r"\(64, 64\).*\(20, 20\).*img_size")):
+        model = mb.build_model("none", "smoke", **overrides)
+        with pytest.raises(ValueError, match=words):
+            training.fit(model, data, TINY, cache=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_an_error(data, tmp_path):
+    with pytest.raises(RuntimeError, match="cuda.*cpu"):
+        training.fit(net(), data, TINY.replace(device="cuda"), cache=tmp_path, progress=False)
+
+
+# --------------------------------------------------------------------------------------------- prediction, runs
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    splits = [blobs(n, i, side=32) for i, n in enumerate((24, 9, 9))]
+    model = mb.build_model("fastformer", "smoke", num_classes=3, img_size=32, depths=(1, 1), embed_dims=(8, 16),
+                           num_heads=(1, 2))
+    data, settings = Data(*splits, "blobs32"), TINY.replace(epochs=1, loss="logit_adjustment")
+    return training.fit(model, data, settings, cache=folder, progress=False), data
+
+
+def test_load_run_gives_the_model_back(trained):
+    run, data = trained
+    model, settings, classes, prior = training.load_run(run.directory, "cpu")
+    assert settings == run.model.config and classes == ("a", "b", "c") and prior == pytest.approx(np.ones(3) / 3)
+    want = training.predict(run.model, data.test)
+    assert want.shape == (9, 3) and want.dtype == np.float32
+    assert np.array_equal(training.predict(model, data.test), want)
+    assert np.allclose(training.predict(model, data.test, batch_size=2), want, atol=1e-5)
+    scores = [training.evaluate(x, data.test, bootstrap=0, prior=p) for x, p in ((model, None), (want, prior))]
+    assert (scores[0].confusion == scores[1].confusion).all()
+
+
+def test_predict_files_answers_for_each_image(trained, tmp_path):
+    from PIL import Image
+    run, data = trained
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, image in zip(paths, data.test.images):
+        Image.fromarray(image).save(path)
+    rows = training.predict_files(run.directory, paths, "cpu")
+    want = training.predict(run.model, data.test)[:4]
+    assert [row["label"] for row in rows] == [run_class for run_class in np.array(data.classes)[want.argmax(1)]]
+    assert sum(rows[0][f"p_{key}"] for key in data.classes) == pytest.approx(1)
+    with pytest.raises(FileNotFoundError, match="gone.png"):
+        training.predict_files(run.directory, [tmp_path / "gone.png"], "cpu")
+
+
+def test_a_folder_that_is_no_run_is_refused(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        training.load_run(tmp_path)
+    run, _ = trained
+    (tmp_path / "run.json").write_bytes((run.directory / "run.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((run.directory / "model.safetensors").read_bytes()[:-8])
+    with pytest.raises(ValueError, match="missing or damaged"):
+        training.load_run(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------- the recipe's parts
+def test_learning_rate_warms_up_and_falls_to_its_minimum():
+    settings = config.TrainingConfig(lr=1.0, min_lr=0.1, warmup=0.25)
+    rates = [recipe.learning_rate(step, 40, settings) for step in range(41)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1 and rates[25] == pytest.approx(0.55) and rates[40] == pytest.approx(0.1)
+    assert recipe.learning_rate(0, 5, settings.replace(warmup=0)) == 1
+
+
+def test_norms_and_biases_do_not_decay():
+    optimiser = recipe.optimiser(mb.build_model("window", "smoke"), TINY.replace(weight_decay=0.3))
+    decayed, others = optimiser.param_groups
+    assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0
+    assert min(p.ndim for p in decayed["params"]) == 2 and max(p.ndim for p in others["params"]) == 1
+
+
+def test_losses():
+    prior = np.array([0.7, 0.2, 0.1])
+    z, y = torch.randn(11, 3, dtype=torch.float64), torch.arange(11) % 3
+    def loss(name, **more):
+        return recipe.loss_function(TINY.replace(loss=name, **more), prior, torch.device("cpu"))(z, y).item()
+    each = nn.functional.cross_entropy(z, y, reduction="none").numpy()
+    weight = 1 / prior[y]
+    assert loss("cross_entropy") == pytest.approx(each.mean(), abs=1e-6)
+    assert loss("class_weights") == pytest.approx((weight * each).sum() / weight.sum(), abs=1e-6)
+    adjusted = nn.functional.cross_entropy(z + torch.from_numpy(np.log(prior)), y).item()
+    assert loss("logit_adjustment") == pytest.approx(adjusted, abs=1e-6)
+    assert loss("cross_entropy", label_smoothing=0.2) != pytest.approx(each.mean(), abs=1e-3)
+    assert recipe.prior_behind(TINY, prior) is prior
+    assert recipe.prior_behind(TINY.replace(loss="class_weights"), prior) == pytest.approx(np.ones(3) / 3)
+
+
+def test_draws_depend_on_seed_epoch_and_index_alone():
+    first = recipe.uniforms(1, 2, np.arange(1000), 3)
+    assert (recipe.uniforms(1, 2, np.array([7, 500]), 3) == first[[7, 500]]).all()
+    for seed, epoch in ((0, 2), (1, 1), (2, 1)):
+        assert abs(np.corrcoef(recipe.uniforms(seed, epoch, np.arange(1000), 1)[:, 0], first[:, 0])[0, 1]) < 0.1
+    assert abs(np.corrcoef(first.T)[np.triu_indices(3, 1)]).max() < 0.1
+    counts = np.histogram(recipe.uniforms(3, 0, np.arange(20_000), 1), 20, (0, 1))[0]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 45                        # chi-square with 19 df, p = 0.001
+
+
+def test_augmentation_mirrors_and_shifts_each_image_by_its_own_draw():
+    images = torch.randint(1, 256, (60, 21, 30), dtype=torch.uint8)
+    settings = TINY.replace(flip=0.5, shift=0.1)
+    found = recipe.augment(images, np.arange(60), 4, settings)
+    assert torch.equal(recipe.augment(images[5:9], np.arange(5, 9), 4, settings), found[5:9])
+    moves = set()
+    for image, result in zip(images, found):
+        fits = []
+        for flip in (False, True):
+            padded = nn.functional.pad(image.flip(-1) if flip else image, (3, 3, 2, 2))
+            fits += [(flip, y, x) for y in range(5) for x in range(7)
+                     if torch.equal(result, (padded[y : y + 21, x : x + 30]))]
+        assert len(fits) == 1
+        moves.add(fits[0])
+    assert {m[0] for m in moves} == {False, True} and {m[1] for m in moves} == set(range(5))
+    assert {m[2] for m in moves} == set(range(7))
+    assert torch.equal(recipe.augment(images, np.arange(60), 0, TINY.replace(flip=0, shift=0)), images)
+    many = recipe.augment(images[:, None].expand(-1, 3, -1, -1), np.arange(60), 4, settings)
+    assert torch.equal(many[:, 2], found)
