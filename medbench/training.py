@@ -1,7 +1,7 @@
 """`fit`: one recipe for every model.
 
-What lives here, top to bottom: `Run`; `fit` and its checks; the loop. `recipe` has the parts, `checkpoint` the files;
-`predict`, `evaluate`, `load_run` and `predict_files` are those of `inference`.
+What lives here, top to bottom: `Run`; `fit` and its checks; `load_run`; the loop. `recipe` has the parts, `checkpoint`
+the files; `predict` and `evaluate` are those of `inference`.
 
 The recipe: AdamW, linear warm-up and cosine, clipped gradients, flips and shifts, bf16 where that is faster. The order
 of images, their augmentation and dropout depend on (seed, epoch, step) alone, so a run that was broken off continues
@@ -21,14 +21,14 @@ import torch
 from torch import nn
 
 from . import checkpoint, recipe
-from .config import TrainingConfig, fingerprint
+from .config import ModelConfig, TrainingConfig, fingerprint
 from .data import Data, Split, to_input
-from .files import cache_dir, lock, write_json
+from .files import cache_dir, lock, read_json, write_json
 from .files import progress as bar
-from .inference import evaluate, in_chans, load_run, predict, predict_files
+from .inference import evaluate, in_chans, predict
 from .scoring import Task
 
-__all__ = ["RECIPE_VERSION", "Run", "evaluate", "fit", "load_run", "predict", "predict_files"]
+__all__ = ["RECIPE_VERSION", "Run", "evaluate", "fit", "load_run", "predict"]
 
 RECIPE_VERSION = 1                 # raise it when a change to the code changes what is trained
 CHECKPOINT_SECONDS = 30.0
@@ -38,13 +38,17 @@ CHECK_STEPS = 20                   # how often the loss is looked at
 
 @dataclass
 class Run:
-    """A trained model and how it came about. `history`: one dict an epoch. `loaded`: it had been trained before."""
+    """A trained model and how it came about.
+
+    `prior` (k,): class frequencies behind its logits. `history`: one dict an epoch. `loaded`: it was trained before.
+    """
 
     model: nn.Module
     fingerprint: str
     directory: Path
     training: TrainingConfig
     prior: np.ndarray
+    classes: tuple[str, ...]
     history: list[dict] = field(default_factory=list)
     best_epoch: int = 0
     seconds: float = 0.0
@@ -84,7 +88,7 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     folder = cache_dir(cache) / "runs" / key
     model.decision_prior = recipe.prior_behind(config, data.prior)
     with lock(folder):
-        run = Run(model, key, folder, config, model.decision_prior)
+        run = Run(model, key, folder, config, model.decision_prior, data.classes)
         done = checkpoint.load_run(folder)
         if done is None:
             gpus = [torch.device(config.device).index or 0] if config.device.startswith("cuda") else []
@@ -93,11 +97,16 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
             done = checkpoint.load_run(folder)
         else:
             run.loaded = True
-    info, weights = done
-    model.load_state_dict(weights)
+    model.to(config.device)
+    return _filled(run, *done)
+
+
+def _filled(run: Run, info: dict, weights: dict) -> Run:
+    """The run with what its folder tells."""
+    run.model.load_state_dict(weights)
+    run.model.eval()
     for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen"):
         setattr(run, name, info[name])
-    model.to(config.device).eval()
     return run
 
 
@@ -125,6 +134,32 @@ def _identity(model: nn.Module) -> list:
     for name, p in sorted(model.named_parameters()):
         start.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
     return [_description(model), start.hexdigest()]
+
+
+def load_run(directory) -> Run:
+    """A finished run of a medbench model, read back from its folder (`Run.directory`); the model is on the CPU.
+
+    Raises: FileNotFoundError, ValueError: no run there, not finished, damaged, or of a model that is not medbench's.
+    """
+    from .models import build_model
+    folder = Path(directory)
+    note = read_json(folder / "run.json")
+    if note is None:
+        raise FileNotFoundError(f"{str(folder)!r} has no readable run.json; wanted the folder of a finished run")
+    if not note["finished"]:
+        raise ValueError(f"the run in {str(folder)!r} did not finish: {note['reason']}")
+    done = checkpoint.load_run(folder)
+    if done is None:
+        raise ValueError(f"the weights in {str(folder)!r} are missing or damaged; delete the folder and train again")
+    info = done[0]
+    if not isinstance(info["model"], dict):
+        raise ValueError(f"the run in {str(folder)!r} is of a model that medbench did not build; load its weights from "
+                         f"model.safetensors")
+    model = build_model(ModelConfig(**info["model"]))
+    model.decision_prior = np.array(info["prior"])
+    run = Run(model, info["fingerprint"], folder, TrainingConfig(**info["training"]), model.decision_prior,
+              tuple(info["classes"]), loaded=True)
+    return _filled(run, *done)
 
 
 def validation_scores(logits: np.ndarray, split: Split, prior: np.ndarray) -> dict[str, float]:
@@ -228,7 +263,8 @@ class _Loop:
             self._look(torch.tensor(torch.nan), torch.tensor(torch.nan), epoch, self.info["step"] - 1)
         scores = validation_scores(logits, self.data.val, self.run.prior)
         history = self.info["history"]
-        history.append({"epoch": epoch + 1, "loss": loss, **scores})
+        seen = (epoch + 1) * len(self.data.train)
+        history.append({"epoch": epoch + 1, "samples_seen": seen, "loss": loss, **scores})
         best = max(history, key=lambda epoch: (epoch[SELECTION], epoch["epoch"]))
         if best is history[-1]:
             self.info["best_epoch"] = epoch + 1

@@ -215,34 +215,22 @@ def trained(tmp_path_factory):
     return training.fit(model, data, settings, cache=folder, progress=False), data
 
 
-def test_load_run_gives_the_model_back(trained):
+def test_load_run_gives_the_run_back(trained):
     run, data = trained
-    model, settings, classes, prior = training.load_run(run.directory, "cpu")
-    assert settings == run.model.config and classes == ("a", "b", "c") and prior == pytest.approx(np.ones(3) / 3)
+    again = training.load_run(run.directory)
+    assert again.model.config == run.model.config and again.classes == ("a", "b", "c") and again.loaded
+    assert (again.fingerprint, again.training, again.history) == (run.fingerprint, run.training, run.history)
+    assert again.prior == pytest.approx(np.ones(3) / 3)
     want = training.predict(run.model, data.test)
     assert want.shape == (9, 3) and want.dtype == np.float32
-    assert np.array_equal(training.predict(model, data.test), want)
-    assert np.allclose(training.predict(model, data.test, batch_size=2), want, atol=1e-5)
-    scores = [training.evaluate(x, data.test, bootstrap=0, prior=p) for x, p in ((model, None), (want, prior))]
-    assert (scores[0].confusion == scores[1].confusion).all()
-
-
-def test_predict_files_answers_for_each_image(trained, tmp_path):
-    from PIL import Image
-    run, data = trained
-    paths = [tmp_path / f"{i}.png" for i in range(4)]
-    for path, image in zip(paths, data.test.images):
-        Image.fromarray(image).save(path)
-    rows = training.predict_files(run.directory, paths, "cpu")
-    want = training.predict(run.model, data.test)[:4]
-    assert [row["label"] for row in rows] == [run_class for run_class in np.array(data.classes)[want.argmax(1)]]
-    assert sum(rows[0][f"p_{key}"] for key in data.classes) == pytest.approx(1)
-    with pytest.raises(FileNotFoundError, match="gone.png"):
-        training.predict_files(run.directory, [tmp_path / "gone.png"], "cpu")
+    assert np.array_equal(training.predict(again.model, data.test), want)
+    assert np.allclose(training.predict(again.model, data.test.images, batch_size=2), want, atol=1e-5)
+    noted = training.evaluate(again.model, data.test, bootstrap=0)
+    assert (noted.confusion == training.evaluate(want, data.test, bootstrap=0, prior=again.prior).confusion).all()
 
 
 def test_a_folder_that_is_no_run_is_refused(trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run"):
+    with pytest.raises(FileNotFoundError, match="no readable run.json"):
         training.load_run(tmp_path)
     run, _ = trained
     (tmp_path / "run.json").write_bytes((run.directory / "run.json").read_bytes())
