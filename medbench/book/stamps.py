@@ -95,14 +95,14 @@ def modules(package: Path, sources: list[str]) -> dict[str, str]:
     Raises:
         ValueError: a name that the package does not offer.
     """
-    todo = _used(package, _parse("\n".join(sources)), package / "__main__.py")
+    todo = used(package, _parse("\n".join(sources)), package / "__main__.py")
     done: dict[str, str] = {}
     while todo:
         file = todo.pop()
         key = file.relative_to(package).as_posix()
         if key not in done:
             done[key] = _meaning(file, file.stat().st_mtime_ns)
-            todo |= _used(package, ast.parse(file.read_text(encoding="utf-8")), file)
+            todo |= used(package, ast.parse(file.read_text(encoding="utf-8")), file)
     return dict(sorted(done.items()))
 
 
@@ -123,7 +123,7 @@ def _meaning(file: Path, _changed: int) -> str:
     return fingerprint(ast.dump(tree))
 
 
-def _used(package: Path, tree: ast.AST, file: Path) -> set[Path]:
+def used(package: Path, tree: ast.AST, file: Path) -> set[Path]:
     """Files of the package that a syntax tree imports, or reaches through the package's public names."""
     found, aliases = set(), set()
     for node in ast.walk(tree):

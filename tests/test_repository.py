@@ -1,0 +1,210 @@
+"""Rules for the whole repository: which module may import which, twins, prose, sizes, the committed edition."""
+
+import ast
+import base64
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from PIL import Image
+
+from medbench import records
+from medbench.book import notebook, prose, stamps
+from medbench.book.assemble import assemble, unfit
+from medbench.book.chapters import CHAPTERS, Checkout
+
+PLACE = Checkout()
+ROOT = PLACE.root
+MODULES = sorted((ROOT / "medbench").rglob("*.py"))
+
+
+def tracked():
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+# --------------------------------------------------------------------------------------------- imports go one way
+# a module may import those before it; what stands in one group may import the others of the group if it makes no circle
+ORDER = [
+    {"config", "files", "_torchvision"}, {"machine", "records"}, {"results"},
+    {"attention"}, {"backbone"}, {"models"},
+    {"phantom", "readers"}, {"data"},
+    {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
+    {"counting", "cost", "timing", "latency", "saliency", "mixing", "plots"},
+    {"book"}, {"console", "commands"}, {"__main__"},
+]
+# these take any model or table, so they may know nothing of ours but plain tools
+GENERAL = {"cost", "counting", "latency", "timing", "saliency", "mixing", "plots"}
+PLAIN = {"config", "files", "machine", "records", "results"}
+
+
+def imports(file):
+    """First-level modules of medbench that a file imports, in functions too."""
+    package = ROOT / "medbench"
+    used = stamps.used(package, ast.parse(file.read_text()), file)
+    return {path.relative_to(package).parts[0].removesuffix(".py") for path in used}
+
+
+def first_level(file):
+    return file.relative_to(ROOT / "medbench").parts[0].removesuffix(".py")
+
+
+def rank(name):
+    return next((i for i, group in enumerate(ORDER) if name in group), None)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(file):
+    own = first_level(file)
+    if own == "__init__":
+        return
+    assert rank(own) is not None, f"say in ORDER where {own} belongs"
+    used = imports(file) - {own}
+    assert {u for u in used if rank(u) > rank(own)} == set()
+    if own in GENERAL:
+        assert used - GENERAL - PLAIN == set()
+    if own == "results":
+        assert used <= {"config", "files", "machine", "records"}
+
+
+def test_no_circle_inside_a_group():
+    graph = {}
+    for file in MODULES:
+        graph.setdefault(first_level(file), set()).update(imports(file) - {first_level(file)})
+
+    def reach(start):
+        todo, seen = list(graph.get(start, ())), set()
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo += graph.get(name, ())
+        return seen
+    assert [name for name in graph if name != "__init__" and name in reach(name)] == []
+
+
+def test_no_module_imports_a_notebook():
+    assert [f for f in MODULES if re.search(r"^\s*(from|import) notebooks\b", f.read_text(), re.M)] == []
+
+
+def test_the_rule_can_fail(tmp_path):
+    package = tmp_path / "medbench"
+    (package / "plots").mkdir(parents=True)
+    for name in ("__init__", "training", "cost"):
+        (package / f"{name}.py").write_text("")
+    found = stamps.used(package, ast.parse("def f():\n    from .training import fit\n"), package / "cost.py")
+    assert found == {package / "training.py"}
+
+
+# --------------------------------------------------------------------------------------------- files
+MACHINE = re.compile(r"/(work|root|farm)/|/tmp/[a-z]+_jobs|/home/\w+/")
+
+
+def test_no_path_of_a_machine_is_committed():
+    found = []
+    for path in tracked():
+        data = path.read_bytes()
+        if b"\0" not in data[:4096] and "_static/mathjax" not in str(path) and "tests/axe" not in str(path):
+            found += [f"{path.relative_to(ROOT)}: {m[0]}" for m in MACHINE.finditer(data.decode(errors="replace"))]
+    assert found == []
+
+
+def test_nothing_committed_is_large_or_a_binary_of_weights():
+    limit = {True: 600 * 1024, False: 2 * 1024 * 1024}
+    assert [p.name for p in tracked() if p.stat().st_size > limit[p.parent.name == "chapters"]] == []
+    assert [p.name for p in tracked() if p.suffix in (".pt", ".pth", ".safetensors", ".npz", ".onnx")] == []
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_a_module_can_be_read_in_one_sitting(file):
+    assert len(file.read_text().splitlines()) <= 350
+
+
+# --------------------------------------------------------------------------------------------- sources of the book
+def test_all_chapters_are_written_and_in_the_table_of_contents():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert [p for p in pages if "/chapters/" in p] == [f"book/chapters/{name}" for name in sorted(CHAPTERS)]
+    assert set(PLACE.chapters) == set(CHAPTERS)
+    assert [p for p in [toc["root"], *pages] if "/chapters/" not in p and not (ROOT / f"{p}.md").exists()] == []
+    assert {p.stem for p in notebook.sources(PLACE)} == set(CHAPTERS)
+
+
+def test_notebooks_are_what_their_sources_say():
+    assert notebook.twins_that_differ(PLACE) == []
+
+
+def test_no_measured_quantity_is_typed_in_prose():
+    assert prose.typed_numbers(PLACE) == []
+
+
+@pytest.mark.parametrize("source", notebook.sources(PLACE), ids=lambda p: p.stem)
+def test_a_chapter_starts_as_all_do(source):
+    page = nbformat.reads(notebook.twin(source), as_version=4)
+    code = [cell for cell in page.cells if cell.cell_type == "code"]
+    assert page.cells[0].cell_type == "markdown" and page.cells[0].source.startswith("# ")
+    assert [("parameters" in stamps.tags(cell)) for cell in code] == [True] + [False] * (len(code) - 1)
+    assert code[0].source.split("\n") == ['profile = "laptop"', 'device = "auto"', "seed = 0"]
+    assert f'start("{source.stem}", globals())' in code[1].source
+    assert not [cell for cell in code if "raises-exception" in stamps.tags(cell)]
+
+
+@pytest.mark.parametrize("source", notebook.sources(PLACE), ids=lambda p: p.stem)
+def test_a_chapter_uses_public_names_alone(source):
+    page = nbformat.reads(notebook.twin(source), as_version=4)
+    assert stamps.modules(ROOT / "medbench", [cell.source for cell in page.cells if cell.cell_type == "code"])
+
+
+# --------------------------------------------------------------------------------------------- the committed edition
+EDITION = sorted(PLACE.committed.glob("chapters/*.ipynb"))
+
+
+def test_there_is_an_edition_of_every_chapter():
+    assert PLACE.edition_device
+    assert {path.stem for path in EDITION} == set(CHAPTERS)
+
+
+@pytest.mark.parametrize("path", EDITION, ids=lambda p: p.stem)
+def test_an_executed_chapter_is_whole_and_not_stale(path):
+    page = nbformat.read(path, as_version=4)
+    assert unfit(PLACE, path.stem, page, committed=True) == []
+    assert page.metadata["medbench"]["device"] == PLACE.edition_device
+    assert notebook.scrub(page, ROOT).cells == page.cells
+
+
+def pictures(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                yield cell, Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+
+
+@pytest.mark.parametrize("path", EDITION, ids=lambda p: p.stem)
+def test_figures_have_words_and_an_opaque_background(path):
+    for cell, image in pictures(path):
+        words = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        assert len(words) > 20, f"say what the figure shows: {cell.source[:80]}"
+        assert image.convert("RGBA").getextrema()[3] == (255, 255), f"see-through: {cell.source[:80]}"
+
+
+def test_every_result_file_can_be_read():
+    found = sorted(PLACE.committed.glob("results/*/*.json"))
+    assert found
+    for path in found:
+        file = records.read(path)
+        assert (file.device, file.chapter) == (path.parent.name, path.stem)
+
+
+def test_the_edition_can_be_put_together(tmp_path, monkeypatch):
+    if PLACE.edition_device is None:
+        pytest.skip("no edition")
+    monkeypatch.setattr(Checkout, "build", property(lambda _: Path(tmp_path)))
+    tree = assemble(PLACE, committed=True)
+    assert {p.stem for p in tree.glob("book/chapters/*.ipynb")} == set(PLACE.chapters)
