@@ -215,15 +215,14 @@ class Pyramid(nn.Module):
 
     def _stage(self, stage: int, grids: list[tuple[int, int]]) -> Stage:
         config, dim, grid_size = self.config, self.config.embed_dims[stage], grids[stage]
-        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
-        rates = rates[sum(config.depths[:stage]):]
+        depth, first = sum(config.depths), sum(config.depths[:stage])
         blocks = []
         for index in range(config.depths[stage]):
             attn = ATTENTION[config.name](dim, config.num_heads[stage], grid_size, layer_index=index,
                                           qkv_bias=config.qkv_bias, **attention_options(config, stage))
-            blocks.append(Block(dim, attn, config.mlp_ratio, config.proj_drop, rates[index]))
-        first = stage == 0
-        merge = nn.Identity() if first else PatchMerge(config.embed_dims[stage - 1], dim, grids[stage - 1])
+            drop_path = config.drop_path_rate * (first + index) / max(1, depth - 1)  # rises from 0 along the depth
+            blocks.append(Block(dim, attn, config.mlp_ratio, config.proj_drop, drop_path))
+        merge = PatchMerge(config.embed_dims[stage - 1], dim, grids[stage - 1]) if stage else nn.Identity()
         return Stage(merge, blocks, grid_size)
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -138,3 +138,11 @@ def test_first_weights_depend_on_the_seed_alone():
 def test_two_layers_of_one_shape_start_differently():
     state = pyramid().state_dict()
     assert not torch.equal(state["stages.0.blocks.0.mlp.fc1.weight"], state["stages.0.blocks.1.mlp.fc1.weight"])
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_model_can_be_built_without_memory_for_counting(name):
+    with torch.device("meta"):
+        model = Pyramid(model_config(name, "paper"))
+        initialise(model, 0)
+        assert model(torch.empty(2, 3, 224, 224)).shape == (2, 10)
