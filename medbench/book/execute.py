@@ -161,7 +161,8 @@ def _machine(place: Checkout) -> dict:
 
 def _what_failed(name: str, trace: list[str], found: list[str], running: Path) -> str:
     lines = [line for line in ANSI.sub("", "\n".join(trace)).splitlines() if line.strip()][-25:]
-    body = "\n".join(["", *("    " + line for line in lines), *(f"  - {line}" for line in found)])
+    words = ["    " + line for line in lines] or [f"  - {line}" for line in found]
+    body = "\n".join(["", *words])
     return (f"{name} failed:{body}\nWhat was executed so far lies in {running / name}.ipynb. "
             "Mend it and run the same command again; finished chapters are not repeated.")
 
