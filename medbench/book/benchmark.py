@@ -1,0 +1,148 @@
+"""What the benchmark chapters share: the models that are trained, their scores, the comparisons and their tables.
+
+What lives here, top to bottom: `train_all`; the scores of several runs of one model as one; the comparison of every
+model with one of them; tables for the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import config, machine, metrics, results
+from ..models import build_model
+from ..training import Run, fit, predict
+
+REAL = "10_real"                                               # where the records of real MRI are kept
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One finished run: what was asked, what came of it, and its logits (n, k) on the test set, computed once."""
+
+    experiment: config.Experiment
+    run: Run
+    logits: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.experiment.model.name
+
+
+def train_all(experiments, data) -> list[Trained]:
+    """Train every experiment, or load it where it is finished, and let it see the test set once.
+
+    Args: `experiments` of the same data; `data` from `load_data`.
+    """
+    found = []
+    for exp in experiments:
+        run = fit(build_model(exp.model), data, exp.training)
+        found.append(Trained(exp, run, predict(run.model, data.test)))
+    return found
+
+
+def by_name(trained) -> dict[str, list[Trained]]:
+    """Model name -> its runs, one a seed, in the order given."""
+    found: dict[str, list[Trained]] = {}
+    for one in trained:
+        found.setdefault(one.name, []).append(one)
+    return found
+
+
+# --------------------------------------------------------------------------------------------- comparison
+def compare_all(trained, data, *, reference: str = "softmax", quantity: str = "balanced_accuracy",
+                bootstrap: int = 1000) -> list[metrics.Comparison]:
+    """Every model against one of them, on the same images; the first seed of each.
+
+    Args: `trained` from `train_all`; `reference` the model compared with; `quantity` one of `metrics.OVERALL`.
+    """
+    first = {name: runs[0] for name, runs in by_name(trained).items()}
+    config.one_of("reference", reference, tuple(first))
+    return [metrics.compare(one.logits, first[reference].logits, data.test, quantity=quantity,
+                            names=(name, reference), bootstrap=bootstrap)
+            for name, one in first.items() if name != reference]
+
+
+def detectable(comparisons) -> float:
+    """The smallest difference that such an interval could tell from 0, in percentage points: its mean half-width."""
+    return 100 * float(np.mean([(c.high - c.low) / 2 for c in comparisons]))
+
+
+def differences(comparisons):
+    """Comparisons as a table for `plots.forest`: percentage points with interval and verdict."""
+    import pandas as pd
+    rows = [{"model": c.first, "value": 100 * c.difference, "low": 100 * c.low, "high": 100 * c.high,
+             "verdict": c.verdict} for c in comparisons]
+    return pd.DataFrame(rows)
+
+
+# --------------------------------------------------------------------------------------------- tables
+def score_table(named_scores, quantities=("balanced_accuracy", "macro_auroc", "macro_auprc", "mcc", "top1"), digits=3):
+    """Scores with their 95 % intervals, one row a model or baseline, the best balanced accuracy on top.
+
+    Args: `named_scores` {name: Scores or list of Scores}; of a list, one a run, the mean of the values is shown with
+        the mean of the interval's ends.
+    """
+    import pandas as pd
+    rows = {}
+    for name, scores in named_scores.items():
+        runs = scores if isinstance(scores, list) else [scores]
+        rows[name] = {q: _interval([run.overall[q] for run in runs], digits) for q in quantities}
+        rows[name]["_order"] = np.mean([run.balanced_accuracy.value for run in runs])
+    table = pd.DataFrame(rows).T.sort_values("_order", ascending=False).drop(columns="_order")
+    return table.rename(columns={q: q.replace("_", " ") for q in quantities})
+
+
+def _interval(scores, digits: int) -> str:
+    value, low, high = (np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high"))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(value) else "-"
+
+
+def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1"), digits=3):
+    """The same table from records: rows of `results.load()` of one data set.
+
+    Args: `table` with columns `name`, `quantity`, `value`, `low`, `high`; the second part of a name is the row's name.
+    """
+    rows: dict = {}
+    for _, record in table[table.quantity.isin(quantities) & table["class"].isna()].iterrows():
+        cell = f"{record.value:.{digits}f}" + ("" if np.isnan(record.low) else f" [{record.low:.{digits}f}, {record.high:.{digits}f}]")
+        rows.setdefault(record["name"].split(".")[1], {})[record.quantity.replace("_", " ")] = cell
+    import pandas as pd
+    found = pd.DataFrame(rows).T
+    return found.sort_values(found.columns[0], ascending=False)
+
+
+def cost_page(table):
+    """`cost.table` for the page: millions and thousand millions, rounded, in the order of multiply-adds."""
+    shown = table.sort_values("macs").set_index("model")
+    columns = {"params (M)": shown.params / 1e6, "MACs (G)": shown.macs / 1e9,
+               "MACs, fvcore's convention (G)": shown.macs_fvcore / 1e9, "FLOPs (G)": shown.flops / 1e9,
+               "share of mixing (%)": 100 * shown.mixing_share.astype(float),
+               "weights (MB)": shown.weight_memory_byte / 1e6, "activations (MB)": shown.activation_memory_byte / 1e6}
+    import pandas as pd
+    return pd.DataFrame(columns).round(2)
+
+
+def real_records(device="auto"):
+    """The records of real MRI, of this device if it has any, else of the device with the most.
+
+    Raises: LookupError if there are none.
+    """
+    table = results.load()
+    table = table[table.chapter == REAL]
+    if not len(table):
+        raise LookupError("there are no records of real MRI; `python -m medbench real-mri` makes them where the data are")
+    own = machine.device_name(device)
+    return table[table.device == (own if (table.device == own).any() else table.device.value_counts().idxmax())]
+
+
+def run_table(trained):
+    """What training took, one row a run: images seen, seconds on the clock and of the processor, the best epoch."""
+    import pandas as pd
+    rows = [{"model": t.name, "seed": t.experiment.training.seed, "images seen": t.run.samples_seen,
+             "seconds": t.run.seconds, "CPU seconds": t.run.cpu_seconds, "best epoch": t.run.best_epoch}
+            for t in trained]
+    return pd.DataFrame(rows).set_index("model").round(1)
+

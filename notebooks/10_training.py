@@ -1,0 +1,343 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Training fairly
+#
+# ```{admonition} In this chapter
+# :class: note
+# **You will learn** to compare models so that only the thing you ask about differs, to read a score with its interval,
+# and to say what one run can and cannot show.
+# **You need** chapter 01 for the images and chapter 02 for the pyramid and the control `none`.
+# **Time**: 40 minutes to read and do. All models are trained here; the bar in the terminal says how long that takes.
+# ```
+
+# %% tags=["parameters"]
+profile = "laptop"
+device = "auto"
+seed = 0
+
+# %%
+import pandas as pd
+
+import medbench as mb
+from medbench.book import benchmark, start
+from medbench.book.exercises import check
+
+book = start("10_training", globals())
+
+# %% [markdown]
+# ## The claim, and what would make it true
+#
+# The study {cite}`study2022` says two things of its bar chart of top-1 accuracy: that transformers outperform the CNN,
+# and that the efficient mechanisms do as well as softmax attention or better. Its own bars run from
+# {value}`study-2022/10_training:accuracy.window.top1` to {value}`study-2022/10_training:accuracy.fastformer.top1`,
+# with one run each and no interval.
+#
+# What would make such a claim true?
+#
+# 1. Only the mechanism differs: the same images in the same order, the same skeleton with the same first weights, the
+#    same recipe, the same number of steps.
+# 2. The score cannot be had without looking. Three classes in four of that data are normal or white-matter changes, so a
+#    model that never looks scores high. We use scores in which each class counts the same.
+# 3. The difference is larger than what another draw of test images, or another seed, would give.
+#
+# ```{admonition} Predict before you run
+# :class: tip
+# Eight models follow: six mechanisms, a small ResNet, and `none`, which never lets tokens look at each other.
+# Which two will be furthest apart in balanced accuracy? And how far behind will `none` be?
+# ```
+#
+# ## The data
+#
+# The models see the phantom of chapter 01. Rare classes are softened by a square root, so that every class is seen often
+# enough in a short training; the decision takes this prior out again.
+
+# %%
+names = mb.config.ALL_MODELS
+seeds = [book.seed + s for s in book.profile.seeds]
+experiments = [mb.Experiment.preset(book.profile.preset, name, seed=s, profile=book.profile, device=str(book.device))
+               for name in names for s in seeds]
+data = mb.load_data(experiments[0].data)
+counts = {split.name: split.class_counts for split in (data.train, data.val, data.test)}
+pd.DataFrame(counts)
+
+# %% [markdown]
+# The test set has the same number of images in each class. Nothing is chosen on it, and each model sees it once, below.
+#
+# ## The recipe
+#
+# One recipe serves all. A mechanism that would like another learning rate has bad luck here: that is the price of
+# comparing "the same recipe", and a reason to read small differences with care.
+
+# %%
+recipe = experiments[0].training
+pd.Series({name: getattr(recipe, name) for name in (
+    "epochs", "batch_size", "lr", "warmup", "weight_decay", "clip_grad", "loss", "flip", "shift", "precision")})
+
+# %% [markdown]
+# AdamW with a linear warm-up and a cosine down to almost zero. Images are mirrored and shifted at random, and what
+# happens to an image is drawn from the seed, the epoch and the image's number alone: every model sees the same pictures.
+#
+# ## The training
+
+# %%
+trained = benchmark.train_all(experiments, data)
+benchmark.run_table(trained)
+
+# %% [markdown]
+# A finished run is kept and loaded the next time, so this cell is quick when it is run again. The seconds are those of
+# the machine that trained; the images seen are the same for all, and that is the budget that matters.
+#
+# How did they learn? We draw the balanced accuracy on the validation images after each pass.
+
+# %% mystnb={"image": {"alt": "Balanced accuracy on validation images against images seen, one line a model. All rise; the control without mixing stays lowest or near it."}}
+curves = pd.concat([pd.DataFrame(t.run.history).assign(model=t.name) for t in trained if t.experiment.training.seed == seeds[0]])
+mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none");
+
+# %% [markdown]
+# Look at the right end. If the lines still rise, more images would help, and the order might change with them.
+#
+# ## The scores
+#
+# Now the test set. Beside the models stand four lines that any model has to beat: always answering the most frequent
+# class, and three that do not look at the anatomy. The intervals are 95 % bootstrap intervals over test images.
+
+# %%
+scores = {f"{t.name}": [] for t in trained}
+for t in trained:
+    scores[t.name].append(mb.evaluate(t.logits, data.test, bootstrap=book.profile.bootstrap, seed=book.seed))
+    mb.results.record(t.experiment, scores[t.name][-1], t.run, to=book.results, seed=t.experiment.training.seed)
+shortcuts = mb.baselines.shortcut_scores(data, bootstrap=book.profile.bootstrap)
+for name, score in shortcuts.items():
+    mb.results.record(f"phantom.{name}", score, to=book.results, data="phantom")
+benchmark.score_table(scores | shortcuts)
+
+# %% [markdown]
+# The two shortcuts are logistic regressions, one on the picture shrunk to a thumbnail, one on 42 statistics of the grey
+# levels. Chapter 01 tells how they were kept low. What a model scores above the better of them, it has by looking.
+#
+# The same as a picture, with the control and the better shortcut as lines.
+
+# %% mystnb={"image": {"alt": "Balanced accuracy of the eight models with 95 percent intervals, a dashed line for the better shortcut far to the left."}}
+table = mb.results.load(book.results.parents[1])
+table = table[(table.chapter == "10_training") & (table.device == book.results.parent.name) & (table.data == "phantom")]
+shown = table[(table.quantity == "balanced_accuracy") & table.model.notna()]
+best = max(s.balanced_accuracy.value for s in shortcuts.values())
+mb.plots.scores(shown, lines={"better shortcut": best});
+
+# %% [markdown]
+# ## Are the differences real?
+#
+# All models were scored on the same images. So we may compare them pairwise: draw the test images again, many times, and
+# each time take the difference of both models *on the same draw*. That is much sharper than comparing two intervals.
+
+# %% mystnb={"image": {"alt": "Difference of each model to softmax in percentage points of balanced accuracy with 95 percent intervals and the verdicts better, worse or tie."}}
+comparisons = benchmark.compare_all(trained, data, bootstrap=book.profile.bootstrap)
+mb.plots.forest(benchmark.differences(comparisons), xlabel="balanced accuracy minus that of softmax (percentage points)");
+
+# %%
+for c in comparisons:
+    mb.results.record(f"compare.{c.first}", c, to=book.results, data="phantom")
+mb.results.record("compare.all", {"quantity": "detectable_difference", "value": benchmark.detectable(comparisons),
+                                  "unit": "percentage point", "n": len(data.test)}, to=book.results)
+print("\n".join(c.sentence for c in comparisons))
+
+# %% [markdown]
+# *Tie* means: the interval holds zero. With {value}`10_training:compare.all.detectable_difference|n` test images,
+# differences below about {value}`10_training:compare.all.detectable_difference|.1f` could not be seen.
+#
+# And there is a second noise, which this interval does *not* hold: another seed gives another model. Where only one run
+# of each is at hand, read "better" and "worse" as "this run", never as "this mechanism". The profile `full` trains eight
+# seeds, for then a claim about mechanisms can be tested at all.
+#
+# ## What is mixing worth?
+#
+# The control `none` has the same skeleton and the same projections, and its tokens never look at each other inside a
+# stage. It sees a wider part of the image only where the pyramid merges tokens.
+
+# %% mystnb={"image": {"alt": "Gain of each mechanism over the control without mixing in percentage points of balanced accuracy, with 95 percent intervals."}}
+gains = benchmark.compare_all(trained, data, reference="none", bootstrap=book.profile.bootstrap)
+for c in gains:
+    mb.results.record(f"gain.{c.first}", c, to=book.results, data="phantom")
+mb.plots.forest(benchmark.differences(gains), xlabel="balanced accuracy minus that of none (percentage points)");
+
+# %% [markdown]
+# Softmax attention gains {value}`10_training:gain.softmax.balanced_accuracy_difference|±` over no mixing at all. A
+# mechanism is worth this gain and not its whole score: the rest belongs to the stem, the MLPs and the merging.
+#
+# ## Which findings are confused?
+#
+# A single number hides which classes are hard. We look at the softmax model, row by row.
+
+# %% mystnb={"image": {"alt": "Confusion matrix of the softmax model over the ten classes, shares of each true class; the diagonal is dark, the darkest cells off it join classes that look alike."}}
+first = next(t for t in trained if t.name == "softmax")
+mb.plots.confusion(scores["softmax"][0].confusion, [mb.phantom.CLASS_NAMES[key] for key in data.classes]);
+
+# %% [markdown]
+# Read the dark cells beside the diagonal. Each joins two findings that share a sign: a bright spot, a dark hole, a push.
+# The sensitivity of each class, with its interval, is in the records and below.
+
+# %%
+pd.DataFrame({name: {key: str(score["sensitivity"]) for key, score in runs[0].per_class.items()}
+              for name, runs in scores.items() if name in ("softmax", "fastformer", "resnet50", "none")})
+
+# %% [markdown]
+# ## One line that moves many points
+#
+# The models were trained where some classes are rarer than others. A model that has learned this prior answers rare
+# classes rarely. The decision here subtracts the logarithm of the prior from the logits. What if we forget it?
+
+# %%
+uniform = [1 / len(data.classes)] * len(data.classes)
+forgot = {t.name: mb.evaluate(t.logits, data.test, prior=uniform, bootstrap=0) for t in trained}
+pd.DataFrame({name: {"with the prior taken out": scores[name][0].balanced_accuracy.value,
+                     "argmax of the logits": f.balanced_accuracy.value} for name, f in forgot.items()}).T.round(3)
+
+# %% [markdown]
+# The weights are the same in both columns. A comparison in which one model gets this line and another does not is worth
+# nothing, whatever its intervals say.
+#
+# ## Real MRI: three tumour classes
+#
+# Does the code work on real images? `brain-tumor-mri` {cite}`cheng2017` has T1-weighted slices after contrast of three
+# kinds of tumour, from 233 patients of two hospitals, under CC BY 4.0. The same eight models were trained on it, at the
+# same size. This table is rendered from records: the images themselves are not part of the book.
+
+# %%
+real = benchmark.real_records(book.device)
+benchmark.recorded_scores(real)
+
+# %% [markdown]
+# The line to beat is the nearest neighbour: take the training image that is closest pixel by pixel, and answer its label.
+# It reaches {value}`edition/10_real:brain-tumor-mri.nearest_neighbour.balanced_accuracy|±`.
+#
+# ```{admonition} What these numbers can and cannot say
+# :class: warning
+# Three tumour classes, no normals, contrast T1, patient ids lost: block split as proxy; location alone helps with
+# pituitary tumours. The split takes contiguous blocks of the original numbering with a guard between them, in the hope
+# that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high.
+# They say that the code learns from real images. They do not say which mechanism finds tumours.
+# ```
+#
+# To train one yourself, with the folder of your data sets in `MEDBENCH_DATA`:
+#
+# ```bash
+# python -m medbench train --model fastformer --preset small --data $MEDBENCH_DATA/brain-tumor-mri/manifest.csv
+# ```
+#
+# ## What we may conclude
+#
+# - Every model here learns the drawing far better than the shortcuts do, so the pictures have to be looked at.
+# - Mixing helps: the control without it lies below. How much each mechanism adds is in the figure of gains.
+# - Which mechanism is best is not settled by one run each. Chapter 14 gives the verdicts, "no winner" included.
+#
+# These images are drawings with known answers; they rank how models learn this drawing and say nothing about patients.
+# Measured with the preset `small` and a convolutional stem, where attention is a few per cent of the arithmetic; do not
+# carry the ranking to the large preset or to larger images. The `small` ResNet is a small network of ResNet-50's kind,
+# made of the same bottleneck blocks, not ResNet-50. For research and teaching, not for clinical use.
+#
+# ## Exercises
+#
+# ````{exercise} A leaky split
+# :label: ex-training-leak
+#
+# A colleague split slices at random, without asking which patient they came from. Write `leaks(train, test)`: given the
+# patient ids of the training slices and of the test slices, return the set of patients that stand on both sides.
+# ````
+
+# %% tags=["skip-execution"]
+def leaks(train, test):
+    ...
+
+check("training.leaks", leaks)
+
+# %% [markdown]
+# ````{solution} ex-training-leak
+# :class: dropdown
+#
+# ```python
+# def leaks(train, test):
+#     return set(train) & set(test)
+# ```
+#
+# One line, and most published slice-level splits would fail it {cite}`yagis2021`.
+# ````
+#
+# ````{exercise} What could we have seen at all?
+# :label: ex-training-mdd
+#
+# Two models are scored on the same $n$ images. Let $s$ be the standard deviation over images of the difference "first
+# right minus second right". Which difference of accuracies will a two-sided test at the level $\alpha = 0.05$ find with
+# power 0.8? Write `minimal_difference(s, n)`.
+# ````
+
+# %% tags=["skip-execution"]
+def minimal_difference(s, n):
+    ...
+
+check("training.minimal_difference", minimal_difference)
+
+# %% [markdown]
+# ````{solution} ex-training-mdd
+# :class: dropdown
+#
+# The difference has standard error $s/\sqrt n$. To be found with power 0.8 it has to lie $z_{0.975} + z_{0.8}$ standard
+# errors from zero.
+#
+# ```python
+# from statistics import NormalDist
+#
+# def minimal_difference(s, n):
+#     z = NormalDist().inv_cdf
+#     return (z(0.975) + z(0.8)) * s / n**0.5
+# ```
+# ````
+#
+# **An open question.** All models got the recipe that was found to work for the pyramid. How would you give each model
+# the same *effort* of tuning instead of the same recipe, and what would you hold equal then?
+#
+# ## Quiz
+#
+# ```{dropdown} 1. Which top-1 accuracy does the answer "normal" score on the study's class counts, without looking?
+# {value}`study-2022/14_results:derived.majority_share|.1%`.
+# ```
+#
+# ```{dropdown} 2. Two intervals overlap. Are the models tied?
+# Not necessarily. On the same images the paired difference is much sharper than the two intervals.
+# ```
+#
+# ```{dropdown} 3. Five seeds of two models, one always better. Significant at 0.05 by an exact sign-flip test?
+# No. The least possible two-sided p with five seeds is 2/32.
+# ```
+#
+# ```{dropdown} 4. Why is the test set scored once?
+# Each look is a choice that could be made because of it. What was chosen on the test set is no longer a test.
+# ```
+#
+# **Three misconceptions**
+#
+# - *"More parameters, fairer comparison."* Equal parameters are not equal arithmetic, and neither is equal time.
+# - *"The interval covers everything."* It covers what was drawn again: here the test images, not the seeds.
+# - *"No significant difference means equal."* It means undecided. To show equality one must show that the whole interval
+#   lies within a margin that was named before.
+#
+# ## Redo it on your device
+#
+# `papermill notebooks/10_training.ipynb out.ipynb -p profile laptop`. On a GPU, `-p profile full` trains the large preset
+# with eight seeds.
+#
+# ## Further reading
+#
+# - {cite}`fair2022`: the comparison whose pyramid this is, on ImageNet, where the order of the mechanisms is another one.
+# - {cite}`yagis2021`: what slice-level splits do to accuracy in brain MRI.
+# - {cite}`menon2021`: why subtracting the log prior is the right decision for balanced accuracy.
