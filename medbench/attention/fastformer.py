@@ -18,7 +18,7 @@ class Fastformer(Attention):
     head (theirs: a linear map from C to h), $T$ acts within a head (theirs: $C \times C$). Values never travel: the
     output of token $i$ depends on the other tokens' $q$ and $k$ alone. No options of its own.
 
-    Source: Wu et al. 2021, arXiv:2108.09084, sec. 3.2, eq. 3 to 7.
+    Source: Wu et al. 2021, arXiv:2108.09084, sec. 3.2.
     """
 
     refuses_attn_drop = "has no attention matrix"

@@ -25,7 +25,7 @@ class Linformer(Attention):
         self.F = nn.Parameter(torch.empty(self.r, self.num_tokens))
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Entries from a normal distribution of variance 1/r, as in the paper's theorem 1."""
+        """Entries from a normal distribution of variance 1/r, as in the random projections of the paper's proofs."""
         nn.init.normal_(self.E, std=self.r**-0.5, generator=generator)
         nn.init.normal_(self.F, std=self.r**-0.5, generator=generator)
 

@@ -47,7 +47,8 @@ class Performer(Attention):
     Features are computed in float32 at least. No constant is added to the normaliser: factors that cancel are taken
     out instead, so that it is never below 1. Tends to softmax attention as r grows.
 
-    Source: Choromanski et al. 2021, arXiv:2009.14794, sec. 2.3 and 2.4, eq. 5 and 7; the default r is theirs (sec. 4).
+    Source: Choromanski et al. 2021, arXiv:2009.14794, sec. 2.2 to 2.4; the default r has the size of their
+    theorem on uniform convergence, of order d log d.
     """
 
     refuses_attn_drop = "never forms an attention matrix"

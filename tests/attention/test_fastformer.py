@@ -9,7 +9,7 @@ GRID, N, HEADS, D = (5, 7), 35, 3, 4
 
 @torch.no_grad()
 def loop(q, k, v, w_q, w_k, T=None, raw_keys=False):
-    """One head, equations 3 to 7 of the paper, token by token; `q`, `k`, `v` are `(N, d)`."""
+    """One head of the paper's section 3.2, token by token; `q`, `k`, `v` are `(N, d)`."""
     scale = D**-0.5
     alpha = torch.tensor([torch.exp(w_q @ q[i] * scale) for i in range(N)], dtype=q.dtype)
     q_bar = sum(alpha[i] / alpha.sum() * q[i] for i in range(N))
