@@ -180,7 +180,7 @@ print("counted = closed form:", (costs.counted == costs.closed_form).all())
 
 # %%
 times = mechanism.time_table(["softmax", "none"], sides=(4, 8, 16, 32), book=book)
-times
+times.round(3)
 
 # %% mystnb={"image": {"alt": "Median time of one layer against the number of tokens, logarithmic axes, softmax above none; the gap widens with the number of tokens."}}
 mb.plots.curves(times, "num_tokens", "latency_ms", log=True, highlight="softmax");
@@ -223,7 +223,7 @@ pd.DataFrame([spread(s) for s in (0, 0.3, 1, 3, 10, 100)], columns=columns).roun
 # Now a model that has learned. We load the run that chapter 10 trained; if there is none yet, it is trained here.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "softmax", seed=book.seed, profile=book.profile, device=str(book.device))
+exp = mechanism.experiment("softmax", book)
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 

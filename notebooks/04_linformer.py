@@ -164,7 +164,6 @@ variants = {"softmax": ("softmax", {}), "linformer, r = 128": ("linformer", {"r"
 times = mechanism.time_table(variants, sides=(16, 32, 48), book=book)
 times.pivot(index="num_tokens", columns="model", values="latency_ms").round(3)
 
-
 # %% [markdown]
 # Compare the two columns of Linformer. The arithmetic of mixing halves; the projections, and the time to start each
 # operation, do not. That answers the prediction: less than half of the time is saved, at these sizes often much less.
@@ -179,11 +178,9 @@ times.pivot(index="num_tokens", columns="model", values="latency_ms").round(3)
 # $A R^\top R$. How far is that from the best?
 
 # %%
-def experiment(name):
-    return mb.Experiment.preset(book.profile.preset, name, seed=book.seed, profile=book.profile, device=str(book.device))
-
-data = mb.load_data(experiment("softmax").data)
-softmax = mb.fit(mb.build_model(experiment("softmax").model), data, experiment("softmax").training).model
+exp = mechanism.experiment("softmax", book)
+data = mb.load_data(exp.data)
+softmax = mb.fit(mb.build_model(exp.model), data, exp.training).model
 batch = mechanism.brain_slice()
 A = mechanism.attention_matrix(softmax, batch.images)
 squares = torch.linalg.svdvals(A).square()
@@ -201,7 +198,8 @@ ax.axhline(1, color="#555555", linewidth=0.8);
 
 # %% [markdown]
 # Two different things are in this figure. The lower line says whether a good approximation of rank $r$ *exists*.
-# The upper one says what a projection gets that does not look at $A$: at small $r$ more than the whole norm is wrong.
+# The upper one says what a projection gets that does not look at $A$: it stays above the line at 1, where as much is wrong
+# as there is.
 # So the low rank has to be *learned*, in $E$ and $F$, and the same $E$ must serve every image.
 #
 # ## One brain slice
@@ -209,7 +207,7 @@ ax.axhline(1, color="#555555", linewidth=0.8);
 # And what does a trained Linformer mix? The same slice, the same two tokens as in chapter 03.
 
 # %%
-exp = experiment("linformer")
+exp = mechanism.experiment("linformer", book)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 
 # %% mystnb={"image": {"alt": "A drawn brain slice with an outlined lesion and two maps over it: what a token in the lesion and its mirror image listen to with Linformer."}}

@@ -1,4 +1,4 @@
-"""What the mechanism chapters share: the one slice, the cost table, the mixing of a trained model, the recorded rows.
+"""What the mechanism chapters share: cost and time against N, the one slice, a trained layer's mixing, recorded rows.
 
 A chapter shows one mechanism with the same cells as its neighbours; what would be more than a few lines in a cell is
 here, so that all chapters ask the same thing in the same way.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
-from .. import cost, data, machine, mixing, phantom, results
+from .. import cost, data, latency, machine, mixing, phantom, results
 from ..attention import ATTENTION
+from ..config import Experiment
 
 SLICE = {"class": "intra", "index": 10, "seed": 2022}          # the image that every mechanism chapter shows
 
@@ -46,6 +47,30 @@ def cost_table(variants, sides, dim: int = 96, num_heads: int = 3):
     return pd.DataFrame(rows, columns=["model", "num_tokens", "closed_form", "counted"])
 
 
+def time_table(variants, sides, book, dim: int = 96, num_heads: int = 3):
+    """How long one layer takes on one image, the variants interleaved as `mb.latency.compare` does it.
+
+    Args: `variants`, `sides`, `dim`, `num_heads` as for `cost_table`; `book` the chapter: its device, and a thirtieth
+    of its profile's seconds for each side. Returns: DataFrame `model`, `num_tokens`, `latency_ms` (median),
+    `latency_ms_low`, `latency_ms_high` (95 % interval), `verdict` beside the first variant.
+    """
+    import pandas as pd
+
+    tables = []
+    for side in sides:
+        times = latency.compare(layers(variants, side, dim, num_heads), (1, side * side, dim), device=str(book.device),
+                                rounds=book.profile.latency_rounds, seconds=book.profile.latency_seconds / 30)
+        tables.append(times.frame().assign(num_tokens=side * side))
+    columns = ["model", "num_tokens", "latency_ms", "latency_ms_low", "latency_ms_high", "verdict"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def experiment(name: str, book):
+    """The experiment that chapter 10 runs for a model with the chapter's profile, device and seed: `fit` then loads its
+    finished run."""
+    return Experiment.preset(book.profile.preset, name, seed=book.seed, profile=book.profile, device=str(book.device))
+
+
 def mixing_of(model, images, *, stage: int = 0, block: int = 1):
     """The mixing matrix of one trained mechanism on one image, and its grid.
 
@@ -65,7 +90,8 @@ def mixing_rows(matrix, grid_size) -> list[dict]:
     numbers = {"mean_distance": mixing.mean_distance(matrix, grid_size), "share_of_self": mixing.share_of_self(matrix),
                "effective_rank": mixing.effective_rank(matrix)}
     about = {"tokens": math.prod(grid_size), "grid": "x".join(map(str, grid_size))}
-    return [{"quantity": name, "value": value, "unit": "1", "n": 1, "context": about} for name, value in numbers.items()]
+    same = {"unit": "1", "n": 1, "context": about}
+    return [{"quantity": name, "value": value, **same} for name, value in numbers.items()]
 
 
 def recorded(quantity: str, chapter: str = "10_training", device="auto"):
@@ -95,7 +121,8 @@ def mixing_table(rows: list[dict], grid_size):
     tokens = math.prod(grid_size)
     ends = {"averaging": mixing_rows(torch.ones(tokens, tokens), grid_size),
             "no mixing": mixing_rows(torch.eye(tokens), grid_size)}
-    table = {name: {row["quantity"]: row["value"] for row in part} for name, part in {"this layer": rows, **ends}.items()}
+    parts = {"this layer": rows, **ends}
+    table = {name: {row["quantity"]: row["value"] for row in part} for name, part in parts.items()}
     names = {"mean_distance": "mean distance (tokens)", "share_of_self": "share of its own token",
              "effective_rank": f"effective rank (of {tokens})"}
     return pd.DataFrame(table).T.rename(columns=names).round(3)

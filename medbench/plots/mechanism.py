@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from .look import axes_or_new, figure, label, logarithmic, need, outline, picture, style
 
@@ -16,6 +17,8 @@ def who_mixes(mixing, ax: Axes | None = None, *, title: str | None = None, bar: 
     ax = axes_or_new(ax, 3.8, 3.4)
     shown = ax.imshow(np.asarray(mixing), cmap="cividis", vmin=0, interpolation="nearest", aspect="auto")
     ax.set(xlabel="token $j$ that goes in", ylabel="token $i$ that comes out", title=title or "")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     if bar:
         ax.figure.colorbar(shown, ax=ax, label=bar)
     return ax
