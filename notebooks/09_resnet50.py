@@ -167,7 +167,8 @@ field
 # %% [markdown]
 # The first column is the whole reach, which for the deep stages may be cut off by the image. The second is the side of the
 # square that holds nine tenths of the gradient. It grows much more slowly: a network with random weights listens mostly to
-# the middle of what it could hear.
+# the middle of what it could hear. (A fresh ResNet of timm starts with its residual branches switched off; they were
+# switched on for this table, for otherwise it would show the stem alone.)
 #
 # ## One brain slice
 #

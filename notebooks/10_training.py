@@ -160,6 +160,19 @@ print("\n".join(c.sentence for c in comparisons))
 # of each is at hand, read "better" and "worse" as "this run", never as "this mechanism". The profile `full` trains eight
 # seeds, for then a claim about mechanisms can be tested at all.
 #
+# Softmax is the model that the study compared with. And who leads, softmax or not? Is the lead real? We compare the model
+# with the highest score with each of the others, the same way.
+
+# %%
+leader = max(scores, key=lambda name: scores[name][0].balanced_accuracy.value)
+behind = benchmark.compare_all(trained, data, reference=leader, bootstrap=book.profile.bootstrap)
+for c in behind:
+    mb.results.record(f"behind.{c.first}", c, to=book.results, data="phantom")
+print(f"{leader} leads; tied with it: {', '.join(c.first for c in behind if c.verdict == 'tie') or 'nobody'}")
+
+# %% [markdown]
+# A leader with ties behind it is no winner.
+#
 # ## What is mixing worth?
 #
 # The control `none` has the same skeleton and the same projections, and its tokens never look at each other inside a

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import config, machine, metrics, results
+from .. import config, latency, machine, metrics, results
 from ..models import build_model
 from ..training import Run, fit, predict
 
@@ -146,3 +146,68 @@ def run_table(trained):
             for t in trained]
     return pd.DataFrame(rows).set_index("model").round(1)
 
+
+# --------------------------------------------------------------------------------------------- latency
+def record_times(times, to, **context) -> None:
+    """Record comparisons, {batch: Comparison}: each model as `latency.<model>.*`, the run itself as `latency.run.*`."""
+    for found in times.values():
+        for name, timing in found.timings.items():
+            results.record(f"latency.{name}", timing, to=to, **context)
+        own = [row for row in found.rows() if "model" not in row]
+        results.record("latency.run", own, to=to, **context)
+
+
+def machine_page(here: dict):
+    """The machine's fingerprint for the page: one line a part, what is not known left out."""
+    import pandas as pd
+    parts = {part: ", ".join(f"{key} {value}" for key, value in fields.items() if value is not None)
+             for part, fields in here.items() if isinstance(fields, dict)}
+    return pd.Series(parts, name="this device").to_frame()
+
+
+def latency_page(found):
+    """A comparison for the page: median with interval, ratio to the reference with interval, verdict, calls."""
+    table = found.frame().set_index("model").sort_values("latency_ms")
+
+    def span(row, name, digits):
+        values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
+        return "-" if any(v is None or np.isnan(v) for v in values) else "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=digits)
+    import pandas as pd
+    return pd.DataFrame({"median (ms)": table.apply(span, axis=1, args=("latency_ms", 1)),
+                         "ratio to softmax (1)": table.apply(span, axis=1, args=("ratio", 2)),
+                         "verdict": table.verdict, "calls": table.calls})
+
+
+def time_against_macs(points):
+    """Median latency against multiply-adds, one point a model. Args: `points` with `model`, `gmacs`, `latency_ms*`."""
+    from ..plots.look import axes_or_new, style
+    ax = axes_or_new(None, width=6.8, height=4)
+    for place, (_, row) in enumerate(points.dropna(subset=["latency_ms"]).iterrows()):
+        look = style(row.model, place)
+        ends = [[row.latency_ms - row.latency_ms_low], [row.latency_ms_high - row.latency_ms]]
+        ax.errorbar(row.gmacs, row.latency_ms, yerr=np.clip(np.array(ends, float), 0, None), fmt=look.marker,
+                    color=look.color, capsize=3, markersize=8, label=look.label)
+    ax.set(xlabel="multiply-adds (GMAC)", ylabel="median latency (ms)", xlim=(0, None), ylim=(0, None))
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def roofs(times, costs, ceilings) -> dict:
+    """The roof over every timed model: {(model, batch): Roofline}, with the share that its median reaches."""
+    return {(name, batch): latency.roofline(costs[name], ceilings, batch, timing.dtype, timing.median)
+            for batch, found in times.items() for name, timing in found.timings.items() if timing.median}
+
+
+def roof_page(roofs):
+    """Share of the roofline for each model and batch, and what binds it."""
+    import pandas as pd
+    rows = [{"model": name, "batch": batch, "share of the roofline (%)": 100 * roof.share, "bound by": roof.bound,
+             "least time (ms)": 1000 * roof.seconds} for (name, batch), roof in roofs.items()]
+    return pd.DataFrame(rows).set_index(["model", "batch"]).unstack("batch").round(1)
+
+
+def roof_points(roofs, batch: int):
+    """One batch as a table for `plots.roofline`: `model`, `intensity` (FLOP/byte), `rate` (FLOP/s) as measured."""
+    import pandas as pd
+    return pd.DataFrame([{"model": name, "intensity": roof.intensity, "rate": roof.flops * roof.share / roof.seconds}
+                         for (name, b), roof in roofs.items() if b == batch])

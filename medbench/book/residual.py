@@ -5,6 +5,8 @@ The mechanism chapters ask one layer of tokens. A ResNet has no tokens, so the s
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,10 +82,16 @@ def macs_by_hand(model: nn.Module, size: tuple[int, ...]) -> int:
 def fields(model: nn.Module, image: Tensor, share: float = 0.9):
     """How many pixels across one middle place depends on, and how many hold that share of the squared gradient.
 
+    A fresh timm ResNet starts with every residual branch switched off (the last BatchNorm of a block has weight 0);
+    a copy with these weights at 1 is asked.
+
     Args: `model` a timm ResNet; `image` (1, C, H, W). Returns: DataFrame `after`, `reach_px`, `effective_px`.
     """
     import pandas as pd
-    rows = []
+    model, rows = copy.deepcopy(model), []
+    for module in model.modules():
+        if hasattr(module, "bn3"):
+            nn.init.ones_(module.bn3.weight)
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         gradient = _gradient(model, stage, image)
         columns = gradient.sum(0)

@@ -1,0 +1,301 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Latency
+#
+# ```{admonition} In this chapter
+# :class: note
+# **You will learn** to time models so that a difference can be believed, to see how far each is from what the device can
+# do at most, and to put your own device beside those of this book.
+# **You need** chapter 11 for multiply-adds and bytes.
+# **Time**: 30 minutes, exercises included; the timing itself takes a few minutes of an otherwise idle machine.
+# ```
+
+# %% tags=["parameters"]
+profile = "laptop"
+device = "auto"
+seed = 0
+
+# %%
+import pandas as pd
+
+import medbench as mb
+from medbench.book import benchmark, start
+from medbench.book.exercises import check
+
+book = start("12_latency", globals())
+names = mb.config.ALL_MODELS
+
+# %% [markdown]
+# ## The claim, and what would make it true
+#
+# The study {cite}`study2022` gives seconds at batch 1 on three devices: for softmax attention
+# {value}`study-2022/12_latency:latency.softmax.xeon` on a Xeon processor with all cores,
+# {value}`study-2022/12_latency:latency.softmax.a100` on an A100. It concludes that the mechanisms rank differently from
+# their FLOPs, which is true, and that efficient ones are quicker, which may be.
+#
+# What would make such figures believable? The device named in full, with threads, versions and number type. Models timed
+# in turns, not one after the other. A spread. A control: the same model twice. And a look at what the device can do at
+# most, for a figure a hundred times off stands out there.
+#
+# ```{admonition} Predict before you run
+# :class: tip
+# Softmax attention in this pyramid needs a third more multiply-adds than the cheapest mechanism. At batch 1 on this
+# device: is it a third slower? And ResNet-50, with twice the multiply-adds of softmax: is it twice as slow?
+# ```
+#
+# ## The device
+
+# %%
+here = mb.results.machine(book.device)
+benchmark.machine_page(here)
+
+# %% [markdown]
+# This goes into every record, with the versions of the libraries and the commit. How busy the machine is goes there too:
+# on a shared machine a neighbour can make everything slower by a factor, and then even the quickest run is wrong.
+#
+# What can the device do at most? Two numbers: the rate of large matrix products, and the bandwidth of the memory.
+
+# %%
+ceilings = mb.latency.ceilings(book.device, seconds=min(6.0, book.profile.latency_seconds))
+mb.results.record("device", ceilings, to=book.results)
+pd.DataFrame([{"ceiling": row["quantity"], "of": row["context"].get("dtype", "copy"), "value": row["value"] / 1e9,
+               "unit": "G" + row["unit"], "repetitions": row["n"]} for row in ceilings.rows()]).round(1)
+
+# %% [markdown]
+# No model can run faster than its products at the first rate, or than its bytes at the second.
+#
+# ## The timing
+#
+# All models take turns, in a new random order each round. One of them takes part twice under two names: what separates
+# its two series is noise, and differences within it are ties. Before anything is timed, each model is compared with
+# itself in float64: a wrong model is not timed. Rounds during which others used the processors are marked and repeated.
+
+# %%
+preset = book.profile.cost_preset
+models = {name: mb.build_model(name, preset=preset) for name in names}
+shape = (models["softmax"].config.in_chans, *models["softmax"].config.img_size)
+times = {batch: mb.latency.compare(models, (batch, *shape), rounds=book.profile.latency_rounds, seed=book.seed,
+                                   seconds=book.profile.latency_seconds, device=book.device)
+         for batch in book.profile.latency_batches}
+benchmark.record_times(times, to=book.results, preset=preset)
+print("\n".join(f"Batch {batch}: {found.text}" for batch, found in times.items()))
+
+# %%
+first = times[book.profile.latency_batches[0]]
+benchmark.latency_page(first)
+
+# %% [markdown]
+# {sentence}`12_latency:latency.run.conclusion.b1`
+#
+# A ratio of one means: as quick as softmax attention. The verdicts follow from the intervals and the noise floor.
+# *Inconclusive* means that there were too few quiet rounds. No percentile is shown that the number of calls cannot carry.
+#
+# The table shows summaries. Here is every single call.
+
+# %% mystnb={"image": {"alt": "Every timed call at batch 1 as a tick, one row a model, with the median as a marker; most rows are narrow bands with a few slow calls to the right."}}
+raw = pd.DataFrame([{"model": t.name, "samples": [1000 * s for s in t.samples]} for t in first.timings.values()])
+mb.plots.samples(raw);
+
+# %% [markdown]
+# The bands are what the machine does when it is left alone. The ticks far to the right are what it does when it is not.
+# The median does not mind them; a mean would.
+#
+# ## Fewer multiply-adds, less time?
+#
+# If time followed arithmetic, the points would lie on a line through the origin.
+
+# %% mystnb={"image": {"alt": "Median latency at batch 1 against multiply-adds, one point a model with its interval; the ResNet lies far to the right without being as far up, the mechanisms form a cloud on the left."}}
+points = first.frame().merge(mb.cost.table(models, (1, *shape)), on="model")
+points["gmacs"] = points.macs / 1e9
+benchmark.time_against_macs(points);
+
+# %% [markdown]
+# The mechanisms differ in time by more, or in another order, than in multiply-adds. What a count leaves out: the memory
+# traffic of many small steps, the start of each operation, and how well each operation is implemented. Convolutions have
+# had the most work put into them.
+#
+# ## How far from the limit?
+#
+# The **roofline** {cite}`williams2009` is the least time under the two ceilings: the larger of arithmetic at the full
+# rate and bytes at the full bandwidth. The share tells how much of the measured time the device's limit explains.
+
+# %%
+costs = {name: mb.cost.profile(model, (1, *shape)) for name, model in models.items()}
+roofs = benchmark.roofs(times, costs, ceilings)
+for (name, _), roof in roofs.items():
+    mb.results.record(f"latency.{name}", roof, to=book.results, preset=preset)
+benchmark.roof_page(roofs)
+
+# %% mystnb={"image": {"alt": "Roofline of this device on logarithmic axes: a slanted line for the memory and a flat one for the arithmetic; all models lie below it, those of batch 1 further left and lower."}}
+table = benchmark.roof_points(roofs, batch=book.profile.latency_batches[-1])
+mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwidth);
+
+# %% [markdown]
+# At batch 1 softmax attention reaches {value}`12_latency:latency.softmax.roofline_share.b1|.0%` of what the device could
+# do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic. On a large
+# GPU with fused attention many of these models have the same floor, that of the memory; there fewer multiply-adds cannot
+# win.
+#
+# ## Your device beside the others
+#
+# Every device that has run this chapter has a file of records. This figure shows all of them.
+
+# %% mystnb={"image": {"alt": "Median latency at batch 1 of every model on every recorded device, logarithmic axis, one marker a device."}}
+devices = mb.results.load()
+devices = devices[(devices.chapter == "12_latency") & (devices.quantity == "latency") & (devices.get("batch") == 1)
+                  & (devices.device != "study-2022") & devices.value.notna() & (devices.dtype == "float32")]
+mb.plots.latency(devices);
+
+# %% [markdown]
+# To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
+# on devices says how, step by step. What nobody has run is not in the figure. No GPU has run it yet unless one is shown.
+#
+# ## The study's seconds beside ours
+#
+# The study's CPU seconds were measured, it says, at batch 1 on all cores of a Xeon. How many images would this device
+# process in that time, with its few cores?
+
+# %%
+study = mb.results.load()
+study = study[(study.device == "study-2022") & study.name.str.endswith(".xeon")].set_index("model").value
+ours = first.frame().set_index("model").latency_ms / 1000
+beside = pd.DataFrame({"study, Xeon (s)": study, "this device (s)": ours.astype(float)}).dropna()
+beside["images in the study's time"] = (beside.iloc[:, 0] / beside.iloc[:, 1]).round(0)
+many = {"quantity": "images_in_its_time", "value": float(beside.loc["softmax"].iloc[2]), "unit": "1"}
+mb.results.record("study.softmax", many, to=book.results)
+beside.round(3)
+
+# %% [markdown]
+# In the time that the study gives for one image, this device processes about
+# {value}`12_latency:study.softmax.images_in_its_time|.0f`. No server processor is that much slower. A batch of the order
+# of a hundred images would explain it; then the column is not latency at batch 1. We cannot know, for neither type,
+# threads nor versions are given.
+#
+# ```{admonition} Pitfalls
+# :class: warning
+# - MACs and FLOPs mixed up: a factor of two.
+# - No synchronisation: on a GPU the clock stops before the work does.
+# - Cold caches, or compilation, in the first calls.
+# - Launch overhead at batch 1: the time to start operations, taken for the cost of arithmetic.
+# - Zeros as input.
+# - One thread as a library's default.
+# - Channels-last on the model or the input, not on both.
+# - Autocast's casts, counted or not.
+# - Percentiles from few samples; the 99th needs about three hundred.
+# - First all of A, then all of B.
+# - Means without a spread.
+# - Counters that do not know fused attention.
+# - A large cache that holds all weights.
+# ```
+#
+# ## What we may conclude
+#
+# - On this device, in eager float32, at these batches: what the verdicts say, and no more.
+# - One machine does not rank machines, and one runtime does not rank models. A compiler or another runtime can turn the
+#   order of a CNN and the transformers around.
+# - A tie is a result.
+#
+# For research and teaching, not for clinical use.
+#
+# ## Exercises
+#
+# ````{exercise} Three bad benchmarks
+# :label: ex-latency-flaws
+#
+# Each of these has one flaw. Which: `"synchronisation"`, `"order"`, `"percentile"`, `"zeros"` or `"units"`?
+#
+# **A.** A model on a GPU. `start = time()`, then `model(x)`, then `stop = time()`; a hundred times; the median is
+# reported.
+#
+# **B.** A hundred calls of model one, then a hundred calls of model two, on a laptop that warms up meanwhile.
+#
+# **C.** Twenty calls of each of two models in turns; the 99th percentiles are compared.
+# ````
+
+# %% tags=["skip-execution"]
+check("latency.flaws", {"A": ..., "B": ..., "C": ...})
+
+# %% [markdown]
+# ````{solution} ex-latency-flaws
+# :class: dropdown
+#
+# ```python
+# check("latency.flaws", {"A": "synchronisation", "B": "order", "C": "percentile"})
+# ```
+# ````
+#
+# ````{exercise} Which batch fills the device?
+# :label: ex-latency-batch
+#
+# A model needs `macs` multiply-adds and moves `image_bytes` for each image, and reads `weight_bytes` once a batch. The
+# device does `peak` FLOP/s and moves `bandwidth` byte/s. Write `batch_from_roofline(macs, weight_bytes, image_bytes,
+# peak, bandwidth)`: the least batch at which arithmetic takes at least as long as memory, `math.inf` if there is none.
+# ````
+
+# %% tags=["skip-execution"]
+def batch_from_roofline(macs, weight_bytes, image_bytes, peak, bandwidth):
+    ...
+
+check("latency.batch_from_roofline", batch_from_roofline)
+
+# %% [markdown]
+# ````{solution} ex-latency-batch
+# :class: dropdown
+#
+# With batch $B$: $2B\,\text{macs}/\text{peak} \ge (\text{weights} + B\,\text{image})/\text{bandwidth}$.
+#
+# ```python
+# import math
+#
+# def batch_from_roofline(macs, weight_bytes, image_bytes, peak, bandwidth):
+#     gain = 2 * macs / peak - image_bytes / bandwidth
+#     return max(1, math.ceil(weight_bytes / bandwidth / gain)) if gain > 0 else math.inf
+#
+# check("latency.batch_from_roofline", batch_from_roofline)
+# ```
+# ````
+#
+# **An open question.** A hospital's device sees one image every few seconds. Is the median the number that matters there?
+# Which would you promise, and how many calls do you need to promise it?
+#
+# ## Quiz
+#
+# ```{dropdown} 1. Why does one model take part twice?
+# What separates its two series is noise. Without it nobody knows how small a difference can be seen.
+# ```
+#
+# ```{dropdown} 2. Two models have ratio 1.004 and an interval that leaves 1 out. Faster or tie?
+# A tie, if the control differs from itself by as much.
+# ```
+#
+# ```{dropdown} 3. A model reaches a small share of the roofline. Is its code bad?
+# Not necessarily. At batch 1 the operations may be too small to fill the device.
+# ```
+#
+# ```{dropdown} 4. Why random inputs?
+# Zeros can be quicker, on some devices, than any real image.
+# ```
+#
+# **Three misconceptions**
+#
+# - *"The quickest run is the true one."* Only on a machine that was quiet at least once.
+# - *"Half the multiply-adds, half the time."* Only where arithmetic is the limit.
+# - *"A benchmark of last year still holds."* New versions of a library change kernels, and with them the order.
+#
+# ## Further reading
+#
+# - {cite}`hoefler2015`: twelve ways to report performance honestly.
+# - {cite}`mytkowicz2009`: how the order of linking changes a benchmark.
+# - {cite}`williams2009`: the roofline.
+# - {cite}`dao2022flashattention`: what counting memory traffic instead of arithmetic can do.

@@ -1,0 +1,150 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Results
+#
+# ```{admonition} In this chapter
+# :class: note
+# **You will learn** what the measurements of this book allow to say, what they do not, and how verdicts can be computed
+# instead of written.
+# **You need** chapters 10 to 13, or the wish to read the end first.
+# **Time**: 15 minutes.
+# ```
+
+# %% tags=["parameters"]
+profile = "laptop"
+device = "auto"
+seed = 0
+
+# %%
+import medbench as mb
+from medbench.book import start, verdicts
+
+book = start("14_results", globals())
+found = verdicts.evidence(book.device)
+
+# %% [markdown]
+# ## The question
+#
+# Which mechanism should a hospital put on its edge device? So asked the study {cite}`study2022` with which this book began.
+#
+# ```{admonition} Predict before you run
+# :class: tip
+# You have seen the parts. Write down your own ranking of the six mechanisms now, and beside each place how sure you are.
+# ```
+#
+# ## Everything on one page
+#
+# The rows are in the order of the chapters, not ranked. Each value has its 95 % interval. Scores are those of the models
+# that this profile trains; multiply-adds and times are those of the large preset.
+
+# %%
+verdicts.summary(found)
+
+# %% [markdown]
+# Scores and times come from models of different size. That is a weakness, stated here and not hidden: on a device without
+# a GPU the large preset cannot be trained in the time that a reader has.
+#
+# ## Is there a winner?
+
+# %%
+winner = verdicts.leader(found)
+mb.results.record("verdict", winner, to=book.results)
+print(winner["text"])
+
+# %% [markdown]
+# {sentence}`14_results:verdict.winner`
+#
+# This sentence is computed from the comparisons of chapter 10. On your device it may read otherwise.
+#
+# ## Each mechanism in one sentence
+
+# %%
+rows = verdicts.sentences(found)
+mb.results.record("verdict", rows, to=book.results)
+print("\n\n".join(row["text"] for row in rows))
+
+# %% [markdown]
+# The words are chosen by rules: *better*, *lower* and *tied* by whether the paired interval holds zero, *faster*, *slower*
+# and *as fast* by the interval of the time ratio and the noise floor.
+#
+# ## Score against time
+#
+# If one point stood above and to the left of all others, by more than its bars, it would be the answer.
+
+# %% mystnb={"image": {"alt": "Balanced accuracy against median latency at batch 1 for all models with intervals in both directions; several models stand on the line of those that no other beats in both."}}
+mb.plots.pareto(verdicts.pareto_table(found), x="latency_ms", y="balanced_accuracy");
+
+# %% [markdown]
+# Several points on the line mean that the choice depends on what you need more. Bars that overlap mean that the order of
+# these points is not settled.
+#
+# ## What became of the study's claims
+
+# %%
+became = verdicts.claims(found)
+mb.results.record("claim", became, to=book.results)
+verdicts.claims_page(became).style.hide(axis="index")
+
+# %% [markdown]
+# The study had its idea right: change only the attention. What it lacked were the words *not shown*.
+#
+# ## What we may conclude
+#
+# - On the phantom, at this size: the gap between mixing and not mixing is clear; the gaps between the mechanisms are small
+#   against what we can see.
+# - In arithmetic: at 224 px no mechanism can save more than the share of mixing. At 448 px and beyond it can save a lot.
+# - In time: on this device, with this runtime, as the sentences above say.
+# - For a device in a hospital: measure on that device, with that runtime, with your images. Chapter 12 is made for it.
+#
+# ```{admonition} What we may not conclude
+# :class: warning
+# These images are drawings with known answers; they rank how models learn this drawing and say nothing about patients.
+#
+# Measured with the preset `small`, at 112 px and with a convolutional stem, where attention is a few per cent of the
+# arithmetic; do not carry the ranking to the large preset or to 448 px.
+#
+# Undecided means that differences under {value}`10_training:compare.all.detectable_difference|.1f` could not be seen.
+#
+# For research and teaching, not for clinical use.
+# ```
+#
+# ## What would change our mind
+#
+# - Eight seeds of each model, so that a claim about mechanisms can be tested and not only one about runs.
+# - The large preset, trained on real images with a split by patient.
+# - Other devices and runtimes. Yours is welcome: see the appendix on devices.
+#
+# ## Quiz
+#
+# ```{dropdown} 1. "No winner" - is that a failure of the comparison?
+# No. It says that the differences are smaller than what these images and this one run can show.
+# ```
+#
+# ```{dropdown} 2. Which result of this book does not depend on the machine?
+# The counts: parameters and multiply-adds. They are exact.
+# ```
+#
+# ```{dropdown} 3. You need a model for 448 px. Which figure of the book do you look at first?
+# Chapter 11, the multiply-adds against the image side.
+# ```
+#
+# ```{dropdown} 4. What is compared with softmax when a verdict says "better"?
+# One run with one run, on the same test images.
+# ```
+#
+# ## Further reading
+#
+# - {cite}`fair2022`: the same question on ImageNet, with another order.
+# - {cite}`bouthillier2021`: how much of a benchmark is luck.
+# - {cite}`maierhein2024`: which metric for which medical question.
