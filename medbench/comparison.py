@@ -1,0 +1,168 @@
+"""What `latency.compare` returns: one `Timing` a model, every `Round` raw, and the `Comparison` that holds both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .config import one_of
+from .timing import Disturbance, samples_needed, suffix_of
+
+VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
+PERCENTILES = (90, 95, 99)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One model. Times in seconds for one batch; `low`, `high` bound the 95 % interval of the median.
+
+    `ratio` is its time over the reference's, paired within rounds. `percentiles` holds those that the number of calls
+    allows. `samples` are all calls of all rounds, disturbed ones too, and `n` those that the numbers come from.
+    `error` is the largest deviation from float64 as a share of the largest output. A median of None has its `reason`.
+    `first_call` is the very first one; `warm` whether the model's times had settled; `events_over_clock` compares a
+    GPU's own times with the outer clock.
+    """
+
+    name: str
+    batch: int
+    dtype: str
+    runtime: str
+    first_call: float | None = None
+    error: float | None = None
+    median: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    verdict: str = "inconclusive"
+    reason: str | None = None
+    percentiles: dict[int, float] = field(default_factory=dict)
+    warm: bool = False
+    events_over_clock: float | None = None
+    n: int = 0
+    samples: tuple[float, ...] = field(default=(), repr=False)
+
+    def rows(self) -> list[dict]:
+        """Latency (ms), percentiles, first call, images a second, ratio and verdict; suffix such as `b16`."""
+        def ms(seconds):
+            return None if seconds is None else 1000 * seconds
+        more = {"reason": self.reason or "not timed"} if self.median is None else {}
+        rows = [{"quantity": "latency", "value": ms(self.median), "unit": "ms", "low": ms(self.low),
+                 "high": ms(self.high), "n": self.n, "samples": [ms(s) for s in self.samples], **more},
+                {"quantity": "throughput", "value": self.median and self.batch / self.median, "unit": "images/s",
+                 "low": self.high and self.batch / self.high, "high": self.low and self.batch / self.low, **more},
+                {"quantity": "latency_ratio", "value": self.ratio, "unit": "1", "low": self.ratio_low,
+                 "high": self.ratio_high, **more},
+                {"quantity": "first_call", "value": ms(self.first_call), "unit": "ms"},
+                {"quantity": "output_error", "value": self.error, "unit": "1",
+                 **({} if self.error is not None else {"reason": self.reason})},
+                {"quantity": "verdict", "value": None, "unit": "1", "text": self.verdict, "reason": self.reason}]
+        for p in PERCENTILES:
+            why = f"p{p} needs {samples_needed(p)} calls, there are {self.n}"
+            rows.append({"quantity": f"latency_p{p}", "value": ms(self.percentiles.get(p)), "unit": "ms",
+                         **({} if p in self.percentiles else {"reason": why if self.median else more["reason"]})})
+        context = {"batch": self.batch, "dtype": self.dtype, "runtime": self.runtime, "warm": self.warm,
+                   "events_over_clock": self.events_over_clock}
+        return [row | {"suffix": suffix_of(self.batch, self.dtype), "context": context} for row in rows]
+
+
+@dataclass(frozen=True)
+class Round:
+    """One turn of all models: in which order, how long in all, how much others disturbed it; for every call its seconds
+    and those of the outer clock (the same but on a GPU)."""
+
+    order: tuple[str, ...]
+    seconds: float
+    load: Disturbance
+    calls: dict[str, list[tuple[float, float]]] = field(repr=False)
+
+    def seconds_of(self, name: str) -> list[float]:
+        """Seconds of each of this model's calls."""
+        return [seconds for seconds, _ in self.calls[name]]
+
+    def value(self, name: str) -> float:
+        """The median of this model's calls in this round."""
+        return float(np.median(self.seconds_of(name)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All models timed side by side: `comparison["window"]` is a `Timing`; `rounds` holds everything raw.
+
+    `control` (low, high) is the ratio of the reference to itself, `floor` the largest difference that it makes look
+    real. `stopped` says why the rounds ended: "rounds", "precise", "seconds" or "disturbed".
+    """
+
+    timings: dict[str, Timing]
+    reference: str
+    control: tuple[float, float, float]
+    floor: float
+    rounds: tuple[Round, ...] = field(repr=False)
+    stopped: str
+    seconds: float
+    threads: int
+    device: str
+
+    def __getitem__(self, name: str) -> Timing:
+        one_of("model", name, tuple(self.timings))
+        return self.timings[name]
+
+    def __iter__(self):
+        return iter(self.timings)
+
+    def __len__(self) -> int:
+        return len(self.timings)
+
+    @property
+    def disturbed(self) -> int:
+        """Rounds during which others used the processors."""
+        return sum(r.load.disturbed for r in self.rounds)
+
+    @property
+    def text(self) -> str:
+        """What may be concluded, in a few sentences."""
+        found = {v: [t.name for t in self.timings.values() if t.verdict == v] for v in VERDICTS[1:]}
+        parts = [f"{v} than {self.reference}: {', '.join(found[v])}" for v in ("faster", "slower") if found[v]]
+        parts += [f"tied with it: {', '.join(found['tie'])}"] if found["tie"] else []
+        parts += [f"undecided: {', '.join(found['inconclusive'])}"] if found["inconclusive"] else []
+        noise = f"The noise floor is {self.floor:.1%}; {self.disturbed} of {len(self.rounds)} rounds were disturbed."
+        first = "; ".join(parts)
+        return f"{first[:1].upper()}{first[1:]}. {noise}" if first else noise
+
+    def frame(self):
+        """DataFrame, one row a model, times in ms."""
+        import pandas as pd
+        columns = {"median": "latency_ms", "low": "latency_ms_low", "high": "latency_ms_high",
+                   "first_call": "first_call_ms"}
+        rows = []
+        for t in self.timings.values():
+            row = {"model": t.name, "batch": t.batch, "dtype": t.dtype, "runtime": t.runtime}
+            seconds = {column: getattr(t, key) for key, column in columns.items()}
+            row |= {column: None if value is None else 1000 * value for column, value in seconds.items()}
+            rows.append(row | {"ratio": t.ratio, "ratio_low": t.ratio_low, "ratio_high": t.ratio_high,
+                               "verdict": t.verdict, "calls": t.n})
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        return self.frame().to_html(index=False)
+
+    def rows(self) -> list[dict]:
+        """Every model's rows, the model in the suffix; and of the run: control, floor, rounds, the sentence."""
+        rows = [row | {"model": name, "suffix": f"{name}.{row['suffix']}"}
+                for name, t in self.timings.items() for row in t.rows()]
+        first = next(iter(self.timings.values()))
+        suffix = suffix_of(first.batch, first.dtype)
+        context = {"batch": first.batch, "dtype": first.dtype, "threads": self.threads, "stopped": self.stopped,
+                   "reference": self.reference}
+        middle, low, high = self.control
+        known = {} if math.isfinite(middle) else {"reason": "no round was timed"}
+        run = [{"quantity": "control_ratio", "value": middle, "unit": "1", "low": low, "high": high, **known},
+               {"quantity": "noise_floor", "value": self.floor, "unit": "1", **known},
+               {"quantity": "rounds", "value": len(self.rounds), "unit": "1"},
+               {"quantity": "disturbed_rounds", "value": self.disturbed, "unit": "1", "n": len(self.rounds)},
+               {"quantity": "protocol_seconds", "value": self.seconds, "unit": "s"},
+               {"quantity": "conclusion", "value": None, "unit": "1", "text": self.text}]
+        return rows + [row | {"suffix": suffix, "context": context} for row in run]
