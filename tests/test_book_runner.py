@@ -414,3 +414,12 @@ def test_papermill_from_anywhere_refuses_a_misspelt_parameter(place, tmp_path_fa
     ran = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     assert ran.returncode == 1
     assert words in ran.stderr
+
+
+def test_the_status_line_shows_the_newest_bar_and_keeps_other_words(capfd):
+    with execute.Status("[ 1/2] 01_first", 90.0) as status:
+        os.write(2, b"words of a library\n\r 10%|#   | 1/10 [00:01<00:09]\r 20%|##  | 2/10 [00:02<00:08]\r")
+        wait_for(lambda: "2/10" in status.note, 5)
+    assert list(status.tail) == ["words of a library"]
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"

@@ -219,7 +219,8 @@ class Status:
             while chunk := os.read(pipe.fileno(), 4096):
                 *lines, rest = re.split(r"[\r\n]", rest + chunk.decode(errors="replace"))
                 shown = [ANSI.sub("", line).strip() for line in lines]
-                self.note = next((line for line in reversed(shown) if nb.BAR.search(line)), self.note)
+                bars = [line for line in [*shown, ANSI.sub("", rest).strip()] if nb.BAR.search(line)]
+                self.note = bars[-1] if bars else self.note
                 self.tail += [line for line in shown if line and not nb.BAR.search(line)]
 
     def _draw(self) -> None:

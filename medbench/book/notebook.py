@@ -33,7 +33,8 @@ def twin(source: Path) -> str:
     cells = []
     for number, cell in enumerate(notebook.cells):
         make = getattr(nbformat.v4, f"new_{cell.cell_type}_cell")
-        cells.append(make(cell.source, id=str(number), metadata=copy.deepcopy(dict(cell.metadata))))
+        kept = {key: value for key, value in cell.metadata.items() if key != "lines_to_next_cell"}   # jupytext's own
+        cells.append(make(cell.source, id=str(number), metadata=copy.deepcopy(kept)))
     return text_of(nbformat.v4.new_notebook(cells=cells, metadata=_metadata()))
 
 
@@ -74,6 +75,8 @@ def scrub(notebook: NotebookNode, root: Path) -> NotebookNode:
         cell.id = str(number)
         for key in ("papermill", "execution", "ExecuteTime", "collapsed", "jupyter"):
             cell.metadata.pop(key, None)
+        if not tags(cell):
+            cell.metadata.pop("tags", None)                  # papermill adds an empty list
         if cell.cell_type == "code":
             cell.outputs = [o for o in (_clean_output(o, root) for o in cell.outputs) if o is not None]
     return notebook
