@@ -301,6 +301,12 @@ class Experiment(Config):
     data: DataConfig
     training: TrainingConfig
 
+    def on(self, num_classes: int, num_train: int) -> Experiment:
+        """The same experiment on data whose classes and size are known by now: as many images seen in training."""
+        epochs = max(1, round(self.data.num_train * self.training.epochs / num_train))
+        return self.replace(model=self.model.replace(num_classes=num_classes),
+                            training=self.training.replace(epochs=epochs))
+
     @classmethod
     def preset(cls, preset: str, model: str, seed: int = 0, profile: str | Profile | None = None,
                **overrides: Any) -> Experiment:

@@ -30,8 +30,12 @@ def resolve(config: TrainingConfig) -> TrainingConfig:
 
 
 def best_precision(device: torch.device) -> str:
-    """`bfloat16` where the processor multiplies it faster than `float32`, which its instruction set tells: a GPU with
-    tensor cores for it, or a CPU with AVX-512 BF16 or AMX. Measured on both kinds of CPU: without them it is slower."""
+    """`bfloat16` where the processor has instructions for it, else `float32`: a GPU that does not emulate it, or a CPU
+    with AVX-512 BF16 or AMX.
+
+    Why: on a CPU with AVX-512 BF16 a step of the small softmax model at batch 32 took 4.0 ms of CPU time an image in
+    bfloat16 and 6.2 in float32; with those instructions masked 9.8 against 5.7, with AVX2 alone 47 against 5.4.
+    """
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"

@@ -300,3 +300,11 @@ def test_augmentation_mirrors_and_shifts_each_image_by_its_own_draw():
     assert torch.equal(recipe.augment(images, np.arange(60), 0, TINY.replace(flip=0, shift=0)), images)
     many = recipe.augment(images[:, None].expand(-1, 3, -1, -1), np.arange(60), 4, settings)
     assert torch.equal(many[:, 2], found)
+
+
+def test_an_experiment_on_other_data_sees_as_many_images():
+    asked = config.Experiment.preset("small", "xca", profile="laptop")
+    fitted = asked.on(num_classes=3, num_train=2076)
+    want = asked.data.num_train * asked.training.epochs
+    assert abs(fitted.training.epochs * 2076 - want) <= 2076 / 2 and fitted.model.num_classes == 3
+    assert asked.on(10, asked.data.num_train) == asked
