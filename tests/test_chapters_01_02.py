@@ -1,0 +1,88 @@
+"""What chapters 01 and 02 show: the pyramid's parts, its shared weights, leaking copies, the quiz, the figure."""
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import medbench as mb
+from medbench.book import drawings, overview, pyramid
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", (*mb.config.MECHANISMS, "none"))
+def test_parts_sum_up_to_the_model_without_its_classifier(name):
+    model = mb.build_model(name, preset="smoke")
+    size = (1, model.config.in_chans, *model.config.img_size)
+    parts, head = pyramid.parts(model, size), model.head.in_features * model.head.out_features
+    assert int(parts[list(pyramid.PARTS)].to_numpy().sum()) == mb.cost.profile(model, size).macs - head
+    assert (parts[list(pyramid.PARTS)] >= 0).all(axis=None)
+    counted = mb.cost.profile(model, size).mixing_macs
+    assert int(parts.mixing.sum()) == counted and (counted > 0) == (name != "none")
+
+
+def test_stages_are_those_of_the_model():
+    stages = pyramid.stages(mb.build_model("softmax", preset="smoke", img_size=(112, 224)))
+    assert stages.tokens.tolist() == [512, 128, 32, 8] and stages["columns"].tolist() == [32, 16, 8, 4]
+    assert stages.channels.tolist() == [16, 32, 48, 64] and stages.blocks.tolist() == [2, 1, 1, 1]
+
+
+def test_shared_weights_are_compared_by_name_and_value():
+    first, other = (mb.build_model("softmax", preset="smoke", seed=seed) for seed in (0, 1))
+    assert pyramid.shared_weights(first, mb.build_model("xca", preset="smoke"))[2]
+    assert not pyramid.shared_weights(first, other)[2]
+
+
+def test_share_by_size_grows_with_the_tokens():
+    table = pyramid.parts_by_size("softmax", "smoke", sizes=(112, 224))
+    assert table.tokens.tolist() == [256, 1024] and table.share.is_monotonic_increasing
+    assert math.isclose(table.mixing.iloc[1] / table.mixing.iloc[0], 16)
+
+
+def test_copies_of_a_head_are_alike_and_named_after_it():
+    heads = drawings.drawn(6, seed=1).images.numpy()
+    slices, patients = drawings.slices_of(heads, 3, seed=0)
+    assert slices.shape == (18, *heads.shape[1:]) and (patients == np.repeat(np.arange(6), 3)).all()
+    pixels = slices.reshape(18, -1)
+    apart = np.linalg.norm(pixels[:, None] - pixels, axis=-1) + np.eye(18) * 1e9
+    assert (patients[apart.argmin(1)] == patients).mean() >= 0.75
+
+
+def test_the_quiz_holds_every_class_and_is_not_in_order():
+    batch = drawings.quiz(20, seed=3)
+    labels = batch.labels.numpy()
+    assert len(labels) == 20 and set(labels) == set(range(10)) and (np.diff(labels) < 0).any()
+    assert (drawings.quiz(20, seed=3).images == batch.images).all()
+    assert (drawings.quiz(20, seed=4).labels != batch.labels).any()
+
+
+def test_half_of_the_heads_are_normal():
+    labels = drawings.half_normal(36, seed=0).labels.numpy()
+    assert (labels == drawings.NORMAL).sum() == 18 and len(set(labels)) == 10
+
+
+def test_without_cures_the_slice_gives_the_pituitary_class_away():
+    rows = {}
+    for name, cures in (("before", drawings.UNCURED), ("after", {})):
+        train, test = drawings.drawn(160, seed=3, **cures), drawings.drawn(80, drawings.TEST, seed=3, **cures)
+        rows[name] = drawings.shortcut_rows(train, test, bootstrap=0)
+    table = drawings.before_and_after(rows["before"], rows["after"]).set_index("what the program sees")
+    pituitary = table.loc["height of the slice, AUROC of the pituitary class"]
+    assert pituitary["without cures"] > 0.97 and pituitary["with cures"] < pituitary["without cures"]
+    assert len(table) == 13
+
+
+@pytest.mark.slow
+def test_the_committed_figure_is_what_the_program_draws():
+    from PIL import Image
+    drawn = io.BytesIO()
+    overview.main(drawn)
+    drawn, committed = (np.asarray(Image.open(f).convert("L"), float) for f in (drawn, overview.PLACE))
+    assert drawn.shape == committed.shape and np.abs(drawn - committed).mean() < 2
