@@ -37,11 +37,13 @@ ORDER = [
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
-    {"counting", "cost", "timing", "latency", "saliency", "mixing", "plots"},
+    {"counting", "cost", "timing", "comparison", "roofline", "latency", "viewing", "localisation", "faithfulness",
+     "saliency", "mixing", "plots"},
     {"book"}, {"console", "commands"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
-GENERAL = {"cost", "counting", "latency", "timing", "saliency", "mixing", "plots"}
+GENERAL = {"cost", "counting", "latency", "comparison", "roofline", "timing", "saliency", "viewing", "localisation",
+           "faithfulness", "mixing", "plots"}
 PLAIN = {"config", "files", "machine", "records", "results"}
 
 
