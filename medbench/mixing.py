@@ -12,6 +12,7 @@ Nothing here knows a mechanism by name: a function or module that maps (B, N, C)
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 import torch
@@ -152,7 +153,7 @@ def limits(fn, x: Tensor, *, tolerance: float = 1e-6):
 
     Args: `fn` maps (B, N, C) to (B, N, C); `x` tokens; `tolerance` the relative error that still counts as equal.
     Returns: a DataFrame with the columns `question`, `answer`, `error` (relative, 1; NaN where it does not apply).
-    A mechanism that refuses the input (built for one grid only) gives its own message as the answer.
+    A mechanism that refuses the input (built for one grid only) gives the start of its own message as the answer.
     """
     import pandas as pd
 
@@ -160,13 +161,13 @@ def limits(fn, x: Tensor, *, tolerance: float = 1e-6):
         try:
             error = measure(fn, x)
         except (ValueError, RuntimeError) as refusal:
-            return question, f"refused: {refusal}", math.nan
+            return question, textwrap.shorten(f"refused: {refusal}", 48, placeholder=" ..."), math.nan
         return question, "yes" if error <= tolerance else "no", error
 
-    rows = [ask("permute the tokens: are the outputs permuted alike?", permutation_error),
-            ask("give every token twice: do the outputs stay?", duplication_error)]
+    rows = [ask("permute tokens: outputs permuted alike?", permutation_error),
+            ask("give every token twice: outputs stay?", duplication_error)]
     moved = outputs_moved(fn, x)
-    rows.append(("change the first token: how many outputs move?", f"{moved} of {x.shape[1]}", math.nan))
+    rows.append(("change one token: how many outputs move?", f"{moved} of {x.shape[1]}", math.nan))
     return pd.DataFrame(rows, columns=["question", "answer", "error"])
 
 

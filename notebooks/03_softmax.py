@@ -64,8 +64,8 @@ torch.manual_seed(book.seed)
 x = torch.randn(1, 36, 32)
 _, axes = mb.plots.figure(columns=2, width=7, height=3.3)
 for ax, name in zip(axes, ("softmax", "none")):
-    layer = ATTENTION[name](32, 1, (6, 6)).eval()
-    mb.plots.who_mixes(mb.mixing.matrix(layer, x), ax, title=name, bar=r"$\|\partial y_i/\partial x_j\|$ (1)")
+    mixing = mb.mixing.matrix(ATTENTION[name](32, 1, (6, 6)).eval(), x)
+    mb.plots.who_mixes(mixing, ax, title=name, bar=r"$\|\partial y_i/\partial x_j\|$ (1)")
 
 # %% [markdown]
 # Left, every cell is filled: all 36 tokens talk to all 36. The diagonal is brighter, because a token's own input also sets
@@ -98,8 +98,16 @@ for ax, name in zip(axes, ("softmax", "none")):
 # :dedent: 4
 # ```
 #
+# What it calls is shared with the mechanisms that have a softmax too:
+#
+# ```{literalinclude} ../../medbench/attention/base.py
+# :language: python
+# :pyobject: attend
+# ```
+#
 # `F.scaled_dot_product_attention` is PyTorch's name for equation {eq}`eq-softmax`, in one fused call that need not keep
-# the $N \times N$ matrix {cite}`dao2022flashattention`. Around it stand two linear maps, the same for every mechanism:
+# the $N \times N$ matrix {cite}`dao2022flashattention`. The three lines above it are the same equation spelt out, for the one
+# case in which fusing is slower. Around it stand two linear maps, the same for every mechanism:
 #
 # ```{literalinclude} ../../medbench/attention/base.py
 # :language: python
@@ -165,7 +173,8 @@ mb.mixing.limits(ours, x)
 
 # %% mystnb={"image": {"alt": "Multiply-adds against number of tokens on logarithmic axes. The softmax line rises with slope two through its counted markers and crosses the line of projections and MLP, slope one, at 576 tokens."}}
 costs = mechanism.cost_table(["softmax"], sides=(4, 8, 16, 32, 64))
-rest = costs.assign(model="projections and MLP", closed_form=12 * costs.num_tokens * 96**2, counted=float("nan"))
+others = 12 * costs.num_tokens * 96**2
+rest = costs.assign(model="projections and MLP", closed_form=others, counted=float("nan"))
 mb.plots.cost_curves(pd.concat([costs, rest]), highlight="softmax")
 print("counted = closed form:", (costs.counted == costs.closed_form).all())
 
@@ -180,7 +189,7 @@ print("counted = closed form:", (costs.counted == costs.closed_form).all())
 
 # %%
 times = mechanism.time_table(["softmax", "none"], sides=(4, 8, 16, 32), book=book)
-times.round(3)
+times[["model", "num_tokens", "latency_ms", "verdict"]].round(3)
 
 # %% mystnb={"image": {"alt": "Median time of one layer against the number of tokens, logarithmic axes, softmax above none; the gap widens with the number of tokens."}}
 mb.plots.curves(times, "num_tokens", "latency_ms", log=True, highlight="softmax");
@@ -208,7 +217,8 @@ q, k, _ = layer.heads(3 * torch.randn(1, 36, 32))
 
 def spread(s):
     A = (s * q @ k.mT / 32**0.5).softmax(-1)[0, 0].detach()
-    return s, torch.special.entr(A).sum(-1).exp().mean().item(), mb.mixing.effective_rank(A)
+    listened = torch.special.entr(A).sum(-1).exp().mean().item()
+    return s, listened, mb.mixing.effective_rank(A)
 
 columns = ["factor s", "tokens listened to (of 36)", "effective rank (of 36)"]
 pd.DataFrame([spread(s) for s in (0, 0.3, 1, 3, 10, 100)], columns=columns).round(1)
@@ -240,7 +250,7 @@ mb.plots.mixing_maps(batch.images[0], maps, grid, batch.lesion[0]);
 
 # %% [markdown]
 # Bright cells are those that the ringed token listens to. Are they near the ring, or where the tissue looks alike?
-# Three numbers sum the whole matrix up; the last row is what plain averaging would give.
+# Three numbers sum the whole matrix up. The lower rows are the two extremes: plain averaging, and no mixing.
 
 # %%
 rows = mechanism.mixing_rows(matrix, grid)
@@ -248,8 +258,8 @@ mb.results.record("mixing.softmax", rows, to=book.results, seed=book.seed)
 mechanism.mixing_table(rows, grid)
 
 # %% [markdown]
-# The mean distance says how far a token listens, the effective rank how many patterns there are, and the last column how
-# much of its own input stays. Compare them with the same table in the next chapters.
+# The mean distance says how far a token listens, the second column how much of its own input stays, and the effective rank
+# how many patterns there are. Compare them with the same table in the next chapters.
 #
 # ## What it scores
 #
@@ -257,7 +267,8 @@ mechanism.mixing_table(rows, grid)
 # recorded their scores with 95 % intervals.
 
 # %% mystnb={"image": {"alt": "Balanced accuracy of all models with 95 percent intervals, softmax highlighted."}}
-mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), highlight="softmax");
+scores = mechanism.recorded("balanced_accuracy", device=book.device)
+mb.plots.scores(scores, highlight="softmax");
 
 # %% [markdown]
 # Softmax attention reaches {value}`10_training:phantom.softmax.balanced_accuracy|±`, the control without mixing
@@ -270,8 +281,9 @@ mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), hig
 # Where does it fail? These are the three test images that it gets wrong with the greatest confidence.
 
 # %% mystnb={"image": {"alt": "Three drawn slices that the softmax model classifies wrongly with great confidence, lesions outlined, true and chosen class above each."}}
+names = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
 logits = mb.predict(run.model, data.test)
-mb.plots.failures(logits, data.test, data.classes, prior=data.prior);
+mb.plots.failures(logits, data.test, names, prior=data.prior);
 
 
 # %% [markdown]

@@ -62,8 +62,9 @@ torch.manual_seed(book.seed)
 layer = ATTENTION["linformer"](32, 1, (6, 6), r=4).eval()
 mixing = mb.mixing.matrix(layer, torch.randn(1, 36, 32))
 _, (left, right) = mb.plots.figure(columns=2, width=7.5, height=3.3)
-mb.plots.who_mixes(mixing, left, title="Linformer, r = 4", bar=r"$\|\partial y_i/\partial x_j\|$ (1)")
-mb.plots.who_mixes(layer.E.detach().abs(), right, title="the projection $|E|$", bar="weight (1)")
+norm = r"$\|\partial y_i/\partial x_j\|$ (1)"
+mb.plots.who_mixes(mixing, left, title="Linformer, r = 4", bar=norm)
+mb.plots.who_mixes(layer.E.detach().abs(), right, title="the weights $|E|$", bar="weight (1)")
 right.set_ylabel("summary key");
 
 # %% [markdown]
@@ -126,7 +127,7 @@ print(f"own parameters: {missing}; largest difference: {difference:.1e}")
 fresh = ATTENTION["linformer"](C, h, grid, r=35).double().eval()
 fresh.load_state_dict(softmax.state_dict(), strict=False)
 apart = (fresh(x) - softmax(x)).abs().max() / softmax(x).abs().max()
-print(f"r = N with random E and F: {apart.item():.2f} of the largest output away from softmax")
+print(f"r = N, random E and F: off by {apart.item():.2f} of softmax's largest output")
 mb.mixing.limits(fresh, x)
 
 # %% [markdown]
@@ -145,7 +146,8 @@ mb.mixing.limits(fresh, x)
 # At fixed $r$ this is linear in $N$. The study chose $r = N/8$ instead. We count all three.
 
 # %% mystnb={"image": {"alt": "Multiply-adds of mixing against tokens, logarithmic axes: softmax with slope two, Linformer with r equal to 32 and to 128 with slope one, and the choice r = N/8 with slope two, parallel to softmax at a quarter of its cost."}}
-variants = {"softmax": ("softmax", {}), "linformer": ("linformer", {}), "r = 32": ("linformer", {"r": 32}),
+variants = {"softmax": ("softmax", {}), "linformer": ("linformer", {}),
+            "r = 32": ("linformer", {"r": 32}),
             "r = N/8 (the study)": ("linformer", {"setting": "seed"})}
 costs = mechanism.cost_table(variants, sides=(8, 16, 32, 64))
 mb.plots.cost_curves(costs, highlight="linformer")
@@ -191,9 +193,10 @@ rows = []
 for r in (1, 2, 4, 8, 16, 32, 64, 128):
     R = torch.randn(r, len(A), generator=torch.Generator().manual_seed(r)) / r**0.5
     lost = (A - A @ R.T @ R).square().sum() / A.square().sum()
-    rows += [("best of rank r", r, (squares[r:].sum() / squares.sum()).item()), ("random projection", r, lost.item())]
-lost = pd.DataFrame(rows, columns=["model", "r", "lost"])
-ax = mb.plots.curves(lost, "r", "lost", log=True, xlabel="rank r", ylabel="share of squared norm lost (1)")
+    least = squares[r:].sum() / squares.sum()
+    rows += [("best of rank r", r, least.item()), ("random projection", r, lost.item())]
+table = pd.DataFrame(rows, columns=["model", "r", "lost"])
+ax = mb.plots.curves(table, "r", "lost", log=True, ylabel="share of squared norm lost (1)")
 ax.axhline(1, color="#555555", linewidth=0.8);
 
 # %% [markdown]
@@ -232,7 +235,8 @@ mechanism.mixing_table(rows, grid)
 # ## What it scores
 
 # %% mystnb={"image": {"alt": "Balanced accuracy of all models with 95 percent intervals, Linformer highlighted."}}
-mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), highlight="linformer");
+scores = mechanism.recorded("balanced_accuracy", device=book.device)
+mb.plots.scores(scores, highlight="linformer");
 
 # %% [markdown]
 # Linformer reaches {value}`10_training:phantom.linformer.balanced_accuracy|±`, softmax
@@ -246,8 +250,9 @@ mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), hig
 # Where does it fail with the greatest confidence?
 
 # %% mystnb={"image": {"alt": "Three drawn slices that the Linformer model classifies wrongly with great confidence, lesions outlined, true and chosen class above each."}}
+names = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
 logits = mb.predict(run.model, data.test)
-mb.plots.failures(logits, data.test, data.classes, prior=data.prior);
+mb.plots.failures(logits, data.test, names, prior=data.prior);
 
 
 # %% [markdown]
@@ -308,7 +313,7 @@ check("linformer.carry", carry)
 # ```python
 # def carry(E, old_grid, new_grid):
 #     images = E.view(-1, 1, *old_grid)
-#     resized = F.interpolate(images, size=new_grid, mode="bilinear", align_corners=False).flatten(1)
+#     resized = F.interpolate(images, size=new_grid, mode="bilinear").flatten(1)
 #     return resized * (E.sum(1) / resized.sum(1))[:, None]
 #
 # check("linformer.carry", carry)
@@ -362,7 +367,8 @@ check("linformer.carry", carry)
 rows = []
 for setting in ("faithful", "seed"):
     layer = ATTENTION["linformer"](96, 3, (32, 32), setting=setting)
-    own = sum(p.numel() for n, p in layer.named_parameters() if n.split(".")[0] not in ("qkv", "proj"))
+    shared = sum(p.numel() for part in (layer.qkv, layer.proj) for p in part.parameters())
+    own = sum(p.numel() for p in layer.parameters()) - shared
     rows.append((setting, layer.r, own, layer.mixing_macs(1024)))
 pd.DataFrame(rows, columns=["setting", "r", "own parameters", "mixing (MAC)"])
 

@@ -119,7 +119,8 @@ for ax, r in zip(axes[1:], (8, 512)):
 # %%
 layer = ATTENTION["performer"](24, 3, (7, 5), r=50).double().eval()
 q, k, v = layer.heads(torch.randn(2, 35, 24, dtype=torch.float64))
-weights = layer.log_features(q).exp() @ layer.log_features(k).exp().mT          # (B, h, N, N)
+phi_q, phi_k = layer.log_features(q).exp(), layer.log_features(k).exp()
+weights = phi_q @ phi_k.mT                                              # (B, h, N, N)
 spelt_out = (weights @ v) / weights.sum(-1, keepdim=True)
 print(f"largest difference: {(layer.mix(q, k, v) - spelt_out).abs().max().item():.1e}")
 
@@ -132,19 +133,21 @@ print(f"largest difference: {(layer.mix(q, k, v) - spelt_out).abs().max().item()
 # %%
 def error(r, scale=0.5, draws=10, d=8, setting="faithful"):
     g = torch.Generator().manual_seed(book.seed)
-    q, k, v = (scale * torch.randn(1, 1, 35, d, generator=g, dtype=torch.float64) for _ in range(3))
+    q, k, v = scale * torch.randn(3, 1, 1, 35, d, generator=g, dtype=torch.float64)
     exact = ATTENTION["softmax"](d, 1, (7, 5)).mix(q, k, v)
-    made = [ATTENTION["performer"](d, 1, (7, 5), r=r, setting=setting).double().mix(q, k, v) for _ in range(draws)]
-    return torch.stack([(m - exact).norm() / exact.norm() for m in made]).median().item()
+    layers = [ATTENTION["performer"](d, 1, (7, 5), r=r, setting=setting) for _ in range(draws)]
+    errors = [(layer.double().mix(q, k, v) - exact).norm() / exact.norm() for layer in layers]
+    return torch.stack(errors).median().item()
 
 sizes = [64, 256, 1024, 4096, 16384]
 obtained = [error(r) for r in sizes]
 
 # %% mystnb={"image": {"alt": "Relative error of Performer against the number of features on logarithmic axes: the measured errors follow the predicted line of slope minus one half."}}
 curve = pd.DataFrame({"model": "performer", "r": sizes, "error": obtained})
-line = pd.DataFrame({"model": "predicted: 1/sqrt(r)", "r": sizes, "error": [obtained[0] * (64 / r) ** 0.5 for r in sizes]})
-mb.plots.curves(pd.concat([curve, line]), "r", "error", log=True, xlabel="random features r",
-                ylabel="relative error of the output (1)");
+predicted = [obtained[0] * (64 / r) ** 0.5 for r in sizes]
+line = pd.DataFrame({"model": "predicted: 1/sqrt(r)", "r": sizes, "error": predicted})
+mb.plots.curves(pd.concat([curve, line]), "r", "error", log=True,
+                xlabel="random features r", ylabel="relative error of the output (1)");
 
 # %% [markdown]
 # The points follow the slope of the line, with some scatter, since the error is itself random: four times the features,
@@ -177,7 +180,8 @@ mb.mixing.limits(layer, torch.randn(2, 35, 24, dtype=torch.float64))
 # $$ (eq-performer-cost)
 
 # %% mystnb={"image": {"alt": "Multiply-adds of mixing against tokens, logarithmic axes: softmax with slope two crosses Performer with 110 features near 220 tokens and Performer with 16 features near 32."}}
-variants = {"softmax": ("softmax", {}), "performer": ("performer", {}), "r = 16 (the study)": ("performer", {"r": 16})}
+variants = {"softmax": ("softmax", {}), "performer": ("performer", {}),
+            "r = 16 (the study)": ("performer", {"r": 16})}
 costs = mechanism.cost_table(variants, sides=(4, 8, 16, 32, 64))
 mb.plots.cost_curves(costs, highlight="performer")
 print("counted = closed form:", (costs.counted == costs.closed_form).all())
@@ -254,7 +258,8 @@ print(f"root mean square of q and k: {size:.2f}")
 # ## What it scores
 
 # %% mystnb={"image": {"alt": "Balanced accuracy of all models with 95 percent intervals, Performer highlighted."}}
-mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), highlight="performer");
+scores = mechanism.recorded("balanced_accuracy", device=book.device)
+mb.plots.scores(scores, highlight="performer");
 
 # %% [markdown]
 # Performer reaches {value}`10_training:phantom.performer.balanced_accuracy|±`, softmax
@@ -269,8 +274,9 @@ mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), hig
 # Where does it fail with the greatest confidence?
 
 # %% mystnb={"image": {"alt": "Three drawn slices that the Performer model classifies wrongly with great confidence, lesions outlined, true and chosen class above each."}}
+names = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
 logits = mb.predict(run.model, data.test)
-mb.plots.failures(logits, data.test, data.classes, prior=data.prior);
+mb.plots.failures(logits, data.test, names, prior=data.prior);
 
 
 # %% [markdown]
@@ -385,10 +391,11 @@ check("performer.sampler", sampler)
 # small. We compare the error at equal $r$, on the same inputs.
 
 # %%
-rows = [(scale, *(error(16, scale, draws=20, d=32, setting=s) for s in ("seed", "faithful")), error(110, scale, 20, 32))
-        for scale in (0.25, 0.5, 1.0)]
-columns = ["scale of the inputs", "study, r = 16", "faithful, r = 16", "faithful, r = 110"]
-pd.DataFrame(rows, columns=columns).round(3)
+scales = (0.25, 0.5, 1.0)
+table = {"study, r = 16": [error(16, s, 20, 32, "seed") for s in scales],
+         "faithful, r = 16": [error(16, s, 20, 32) for s in scales],
+         "faithful, r = 110": [error(110, s, 20, 32) for s in scales]}
+pd.DataFrame(table, index=pd.Index(scales, name="scale of the inputs")).round(3)
 
 # %% [markdown]
 # Short rows give flatter weights with less noise, but of another kernel: more features would not bring them nearer to softmax.
