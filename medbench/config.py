@@ -268,6 +268,7 @@ class Profile(Config):
     latency_batches: tuple[int, ...]
     latency_seconds: float
     saliency_images: int
+    localised_images: int
     ig_steps: int
     bootstrap: int
     gallery_images: int
@@ -275,14 +276,14 @@ class Profile(Config):
 
 PROFILES: dict[str, Profile] = {p.name: p for p in (
     Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, seeds=(0,),
-            latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8, ig_steps=16,
-            bootstrap=100, gallery_images=10),
+            latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8, localised_images=8,
+            ig_steps=16, bootstrap=100, gallery_images=10),
     Profile("laptop", "small", "paper", num_train=9000, num_val=1000, num_test_per_class=500, epochs=6, seeds=(0,),
-            latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=60, ig_steps=64,
-            bootstrap=1000, gallery_images=40),
+            latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=40, localised_images=500,
+            ig_steps=64, bootstrap=1000, gallery_images=40),
     Profile("full", "paper", "paper", num_train=90000, num_val=5000, num_test_per_class=500, epochs=30,
             seeds=(0, 1, 2, 3, 4, 5, 6, 7), latency_rounds=100, latency_batches=(1, 16, 64), latency_seconds=600.0,
-            saliency_images=500, ig_steps=128, bootstrap=2000, gallery_images=100),
+            saliency_images=500, localised_images=500, ig_steps=128, bootstrap=2000, gallery_images=100),
 )}
 
 

@@ -107,7 +107,8 @@ def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1
     """
     rows: dict = {}
     for _, record in table[table.quantity.isin(quantities) & table["class"].isna()].iterrows():
-        cell = f"{record.value:.{digits}f}" + ("" if np.isnan(record.low) else f" [{record.low:.{digits}f}, {record.high:.{digits}f}]")
+        cell = f"{record.value:.{digits}f}"
+        cell += "" if np.isnan(record.low) else f" [{record.low:.{digits}f}, {record.high:.{digits}f}]"
         rows.setdefault(record["name"].split(".")[1], {})[record.quantity.replace("_", " ")] = cell
     import pandas as pd
     found = pd.DataFrame(rows).T
@@ -133,7 +134,7 @@ def real_records(device="auto"):
     table = results.load()
     table = table[table.chapter == REAL]
     if not len(table):
-        raise LookupError("there are no records of real MRI; `python -m medbench real-mri` makes them where the data are")
+        raise LookupError("there are no records of real MRI; `python -m medbench real-mri` makes them")
     own = machine.device_name(device)
     return table[table.device == (own if (table.device == own).any() else table.device.value_counts().idxmax())]
 
@@ -171,7 +172,8 @@ def latency_page(found):
 
     def span(row, name, digits):
         values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
-        return "-" if any(v is None or np.isnan(v) for v in values) else "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=digits)
+        known = not any(v is None or np.isnan(v) for v in values)
+        return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=digits) if known else "-"
     import pandas as pd
     return pd.DataFrame({"median (ms)": table.apply(span, axis=1, args=("latency_ms", 1)),
                          "ratio to softmax (1)": table.apply(span, axis=1, args=("ratio", 2)),

@@ -71,9 +71,10 @@ def leader(found: Evidence) -> dict:
     first = next(name for name in config.ALL_MODELS if name not in set(behind["first"]))
     tied = sorted(behind[behind.verdict == "tie"]["first"])
     runs = found.table[found.table["name"] == f"phantom.{first}.balanced_accuracy"]
-    text = f"{first} has the highest balanced accuracy and beats every other model in this comparison." if not tied else \
-        f"No winner: {first} has the highest balanced accuracy, and {', '.join(tied)} {'is' if len(tied) == 1 else 'are'} " \
-        f"tied with it."
+    text = f"{first} has the highest balanced accuracy and beats every other model in this comparison."
+    if tied:
+        text = (f"No winner: {first} has the highest balanced accuracy, and {', '.join(tied)} "
+                f"{'is' if len(tied) == 1 else 'are'} tied with it.")
     limit = "" if len(runs) > 1 else " With one run of each model this says nothing about another seed."
     return {"quantity": "winner", "value": None, "unit": "1", "text": text + limit}
 
@@ -94,8 +95,8 @@ def claims(found: Evidence) -> list[dict]:
                        "tie": "Here the small ResNet tied with softmax attention: not shown."}[cnn],
         "as_good_as_softmax": "Here none of the five scored below softmax attention in this run." if not worse else
                               f"Here {', '.join(worse)} scored below softmax attention in this run.",
-        "fewer_flops": f"Here the five need {saved:.0%} fewer on average; mixing is {share:.0%} of softmax's arithmetic, so "
-                       f"no mechanism can save more.",
+        "fewer_flops": f"Here the five need {saved:.0%} fewer on average; mixing is {share:.0%} of softmax's "
+                       f"arithmetic, so no mechanism can save more.",
         "faster": "Here all five were faster than softmax attention at batch 1." if not slow else
                   f"Here {', '.join(slow)} {'was' if len(slow) == 1 else 'were'} not faster than softmax attention at "
                   f"batch 1 on {found.device}.",
@@ -107,7 +108,8 @@ def claims_page(rows: list[dict]):
     """The study's words beside what was found here."""
     import pandas as pd
     quoted = results.load()
-    quoted = quoted[(quoted.device == results.STUDY) & quoted["name"].str.startswith("claim.")].set_index("quantity").text
+    quoted = quoted[(quoted.device == results.STUDY) & quoted["name"].str.startswith("claim.")]
+    quoted = quoted.set_index("quantity").text
     table = [{"the study": quoted.get(row["quantity"], "Efficient mechanisms are quicker."), "here": row["text"]}
              for row in rows]
     return pd.DataFrame(table)
@@ -119,7 +121,8 @@ def summary(found: Evidence):
     import pandas as pd
     rows = []
     for model in config.ALL_MODELS:
-        score, gain = found.need(f"phantom.{model}.balanced_accuracy"), found.find(f"gain.{model}.balanced_accuracy_difference")
+        score = found.need(f"phantom.{model}.balanced_accuracy")
+        gain = found.find(f"gain.{model}.balanced_accuracy_difference")
         time = found.need(f"latency.{model}.latency.b1")
         rows.append({"model": model, "balanced accuracy": _span(score, 3), "gain over none (points)": _span(gain, 1),
                      "GMAC": f"{found.need(f'cost.{model}.macs').value / 1e9:.2f}", "ms at batch 1": _span(time, 1)})
