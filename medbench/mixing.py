@@ -161,7 +161,7 @@ def limits(fn, x: Tensor, *, tolerance: float = 1e-6):
         try:
             error = measure(fn, x)
         except (ValueError, RuntimeError) as refusal:
-            return question, textwrap.shorten(f"refused: {refusal}", 48, placeholder=" ..."), math.nan
+            return question, textwrap.shorten(f"refused: {refusal}", 36, placeholder=" ..."), math.nan
         return question, "yes" if error <= tolerance else "no", error
 
     rows = [ask("permute tokens: outputs permuted alike?", permutation_error),

@@ -129,7 +129,8 @@ timms = timm.layers.Attention(C, num_heads=h, qkv_bias=True).double().eval()
 ours = ATTENTION["softmax"](C, h, grid).double().eval()
 ours.load_state_dict(timms.state_dict(), strict=True)
 x = torch.randn(2, 35, C, dtype=torch.float64)
-print(f"largest difference: {(ours(x) - timms(x)).abs().max().item():.1e}")
+difference = (ours(x) - timms(x)).abs().max().item()
+print(f"largest difference: {difference:.1e}")
 
 # %% [markdown]
 # The difference is rounding and nothing else. And the fused call? Is it the same as the equation, spelt out?
@@ -137,7 +138,8 @@ print(f"largest difference: {(ours(x) - timms(x)).abs().max().item():.1e}")
 # %%
 q, k, v = ours.heads(x)
 spelt_out = (q @ k.mT / (C // h) ** 0.5).softmax(-1) @ v
-print(f"largest difference: {(ours.mix(q, k, v) - spelt_out).abs().max().item():.1e}")
+difference = (ours.mix(q, k, v) - spelt_out).abs().max().item()
+print(f"largest difference: {difference:.1e}")
 
 # %% [markdown]
 # Fusing changes where numbers are kept, not what they are.
@@ -174,7 +176,7 @@ mb.mixing.limits(ours, x)
 # %% mystnb={"image": {"alt": "Multiply-adds against number of tokens on logarithmic axes. The softmax line rises with slope two through its counted markers and crosses the line of projections and MLP, slope one, at 576 tokens."}}
 costs = mechanism.cost_table(["softmax"], sides=(4, 8, 16, 32, 64))
 others = 12 * costs.num_tokens * 96**2
-rest = costs.assign(model="projections and MLP", closed_form=others, counted=float("nan"))
+rest = costs.assign(model="projections and MLP", closed_form=others, counted=None)
 mb.plots.cost_curves(pd.concat([costs, rest]), highlight="softmax")
 print("counted = closed form:", (costs.counted == costs.closed_form).all())
 
@@ -188,11 +190,12 @@ print("counted = closed form:", (costs.counted == costs.closed_form).all())
 # projections without the mixing.
 
 # %%
-times = mechanism.time_table(["softmax", "none"], sides=(4, 8, 16, 32), book=book)
+times = mechanism.time_table(["softmax", "none"], (4, 8, 16, 32), book)
 times[["model", "num_tokens", "latency_ms", "verdict"]].round(3)
 
 # %% mystnb={"image": {"alt": "Median time of one layer against the number of tokens, logarithmic axes, softmax above none; the gap widens with the number of tokens."}}
-mb.plots.curves(times, "num_tokens", "latency_ms", log=True, highlight="softmax");
+mb.plots.curves(times, "num_tokens", "latency_ms", log=True,
+                highlight="softmax");
 
 # %% [markdown]
 # At few tokens both take the time of starting a few operations, and the arithmetic hardly shows. Only to the right does
@@ -220,8 +223,9 @@ def spread(s):
     listened = torch.special.entr(A).sum(-1).exp().mean().item()
     return s, listened, mb.mixing.effective_rank(A)
 
+table = [spread(s) for s in (0, 0.3, 1, 3, 10, 100)]
 columns = ["factor s", "tokens listened to (of 36)", "effective rank (of 36)"]
-pd.DataFrame([spread(s) for s in (0, 0.3, 1, 3, 10, 100)], columns=columns).round(1)
+pd.DataFrame(table, columns=columns).round(1)
 
 # %% [markdown]
 # At $s = 0$ every query takes the same mean of all 36 tokens: one pattern. With a growing factor each query listens to
@@ -245,7 +249,8 @@ run = mb.fit(mb.build_model(exp.model), data, exp.training)
 batch = mechanism.brain_slice(exp.data.img_size)
 matrix, grid = mechanism.mixing_of(run.model, batch.images)
 inside, opposite = mechanism.two_tokens(batch, grid)
-maps = {"token in the lesion": (matrix, inside), "its mirror image": (matrix, opposite)}
+maps = {"token in the lesion": (matrix, inside),
+        "its mirror image": (matrix, opposite)}
 mb.plots.mixing_maps(batch.images[0], maps, grid, batch.lesion[0]);
 
 # %% [markdown]

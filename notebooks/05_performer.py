@@ -68,7 +68,8 @@ mb.plots.who_mixes(mb.mixing.matrix(softmax, x), axes[0], title="softmax")
 for ax, r in zip(axes[1:], (8, 512)):
     layer = ATTENTION["performer"](32, 1, (6, 6), r=r).eval()
     layer.load_state_dict(softmax.state_dict() | {"W": layer.W})
-    mb.plots.who_mixes(mb.mixing.matrix(layer, x), ax, title=f"Performer, r = {r}")
+    mixing = mb.mixing.matrix(layer, x)
+    mb.plots.who_mixes(mixing, ax, title=f"Performer, r = {r}")
 
 # %% [markdown]
 # With many features the right picture approaches the left one, cell by cell. With few, the middle one has streaks of its
@@ -120,9 +121,10 @@ for ax, r in zip(axes[1:], (8, 512)):
 layer = ATTENTION["performer"](24, 3, (7, 5), r=50).double().eval()
 q, k, v = layer.heads(torch.randn(2, 35, 24, dtype=torch.float64))
 phi_q, phi_k = layer.log_features(q).exp(), layer.log_features(k).exp()
-weights = phi_q @ phi_k.mT                                              # (B, h, N, N)
+weights = phi_q @ phi_k.mT                                    # (B, h, N, N)
 spelt_out = (weights @ v) / weights.sum(-1, keepdim=True)
-print(f"largest difference: {(layer.mix(q, k, v) - spelt_out).abs().max().item():.1e}")
+difference = (layer.mix(q, k, v) - spelt_out).abs().max().item()
+print(f"largest difference: {difference:.1e}")
 
 
 # %% [markdown]
@@ -133,11 +135,13 @@ print(f"largest difference: {(layer.mix(q, k, v) - spelt_out).abs().max().item()
 # %%
 def error(r, scale=0.5, draws=10, d=8, setting="faithful"):
     g = torch.Generator().manual_seed(book.seed)
-    q, k, v = scale * torch.randn(3, 1, 1, 35, d, generator=g, dtype=torch.float64)
+    q, k, v = scale * torch.randn(3, 1, 1, 35, d, generator=g).double()
     exact = ATTENTION["softmax"](d, 1, (7, 5)).mix(q, k, v)
-    layers = [ATTENTION["performer"](d, 1, (7, 5), r=r, setting=setting) for _ in range(draws)]
-    errors = [(layer.double().mix(q, k, v) - exact).norm() / exact.norm() for layer in layers]
-    return torch.stack(errors).median().item()
+    errors = []
+    for _ in range(draws):
+        layer = ATTENTION["performer"](d, 1, (7, 5), r=r, setting=setting)
+        errors.append((layer.double().mix(q, k, v) - exact).norm())
+    return (torch.stack(errors).median() / exact.norm()).item()
 
 sizes = [64, 256, 1024, 4096, 16384]
 obtained = [error(r) for r in sizes]
@@ -147,7 +151,7 @@ curve = pd.DataFrame({"model": "performer", "r": sizes, "error": obtained})
 predicted = [obtained[0] * (64 / r) ** 0.5 for r in sizes]
 line = pd.DataFrame({"model": "predicted: 1/sqrt(r)", "r": sizes, "error": predicted})
 mb.plots.curves(pd.concat([curve, line]), "r", "error", log=True,
-                xlabel="random features r", ylabel="relative error of the output (1)");
+                xlabel="random features r", ylabel="relative error (1)");
 
 # %% [markdown]
 # The points follow the slope of the line, with some scatter, since the error is itself random: four times the features,
@@ -191,13 +195,15 @@ print("counted = closed form:", (costs.counted == costs.closed_form).all())
 # $r = 110$, near 32 with the study's 16. Exponentials are not in this count. Do they show in the time?
 
 # %%
-times = mechanism.time_table(variants, sides=(8, 16, 32, 48), book=book)
-times.pivot(index="num_tokens", columns="model", values="latency_ms").round(3)
+times = mechanism.time_table(variants, (8, 16, 32, 48), book)
+print(mechanism.verdicts(times))
+table = times.pivot(index="num_tokens", columns="model", values="latency_ms")
+table.round(3)
 
 # %% [markdown]
-# Compare where the columns cross with where the lines crossed above. Performer starts more operations than one fused call
-# and computes $2Nrh$ exponentials in full precision, so on this device it wins later than the multiply-adds promise, if it wins
-# at all within these sizes.
+# Times are in milliseconds. Compare where the columns cross with where the lines crossed above. Performer starts more
+# operations than one fused call, and it computes $2Nrh$ exponentials in full precision: both are missing from the count of
+# multiply-adds, and both move the crossing to the right.
 #
 # ## One knob: the size of the inputs
 #
@@ -211,7 +217,8 @@ times.pivot(index="num_tokens", columns="model", values="latency_ms").round(3)
 
 # %%
 knob = [(s, error(110, scale=s, d=32)) for s in (0.25, 0.5, 1, 2, 4)]
-pd.DataFrame(knob, columns=["scale of the inputs", "relative error"]).round(3)
+columns = ["scale of the inputs", "relative error"]
+pd.DataFrame(knob, columns=columns).round(3)
 
 # %% [markdown]
 # The error is small for small inputs and then takes off. At 1 it is as large as the output itself: no better than zeros.
@@ -231,7 +238,8 @@ run = mb.fit(mb.build_model(exp.model), data, exp.training)
 batch = mechanism.brain_slice(exp.data.img_size)
 matrix, grid = mechanism.mixing_of(run.model, batch.images)
 inside, opposite = mechanism.two_tokens(batch, grid)
-maps = {"token in the lesion": (matrix, inside), "its mirror image": (matrix, opposite)}
+maps = {"token in the lesion": (matrix, inside),
+        "its mirror image": (matrix, opposite)}
 mb.plots.mixing_maps(batch.images[0], maps, grid, batch.lesion[0]);
 
 # %% [markdown]

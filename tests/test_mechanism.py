@@ -27,6 +27,8 @@ def test_time_table_has_one_interval_a_variant_and_size():
     quick = types.SimpleNamespace(profile=BOOK.profile.replace(latency_seconds=0.9, latency_rounds=2), device="cpu")
     table = mechanism.time_table(["softmax", "none"], (2, 3), quick, dim=12, num_heads=3)
     assert list(table.num_tokens) == [4, 4, 9, 9] and (table.latency_ms > 0).all()
+    told = table.assign(verdict=["reference", "slower", "reference", "faster"])
+    assert mechanism.verdicts(told) == "none beside softmax: slower at 4 tokens; faster at 9 tokens"
 
 
 def test_the_slice_is_always_the_same_and_its_lesion_lies_on_one_side():

@@ -80,6 +80,9 @@ def test_every_model_has_a_look_that_survives_grey():
     assert set(plots.STYLE) == set(config.ALL_MODELS)
     for part in ("label", "color", "marker", "linestyle"):
         assert len({str(getattr(s, part)) for s in plots.STYLE.values()}) == len(plots.STYLE), part
+    spare = [plots.style(f"variant {i}", i) for i in range(4)]
+    for part in ("color", "marker", "linestyle"):
+        assert len({str(getattr(s, part)) for s in [*plots.STYLE.values(), *spare]}) == len(plots.STYLE) + 4, part
     for s in plots.STYLE.values():
         r, g, b = to_rgb(s.color)
         assert 0.2126 * r + 0.7152 * g + 0.0722 * b < 0.6, f"{s.label} is too pale on white"

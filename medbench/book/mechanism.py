@@ -65,6 +65,17 @@ def time_table(variants, sides, book, dim: int = 96, num_heads: int = 3):
     return pd.concat(tables, ignore_index=True)[columns]
 
 
+def verdicts(times) -> str:
+    """What `time_table` says of each variant beside the first one, in words: one line a variant."""
+    first = times.model.iloc[0]
+    lines = []
+    for model, part in times[times.model != first].groupby("model", sort=False):
+        said = {word: [str(n) for n in part[part.verdict == word].num_tokens] for word in dict.fromkeys(part.verdict)}
+        words = "; ".join(f"{word} at {', '.join(sizes)} tokens" for word, sizes in said.items())
+        lines.append(f"{model} beside {first}: {words}")
+    return "\n".join(lines)
+
+
 def experiment(name: str, book):
     """The experiment that chapter 10 runs for a model with the chapter's profile, device and seed: `fit` then loads its
     finished run."""

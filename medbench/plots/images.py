@@ -63,7 +63,7 @@ def saliency_grid(images, maps, masks=None, titles=None):
         picture(left, image, "image" if place == 0 else None)
         left.set_ylabel(titles[place] if titles is not None else "", fontsize=9)
         picture(middle, heat / top, "saliency" if place == 0 else None, cmap="magma", vmin=0, vmax=1)
-        picture(right, image, "both, lesion outlined" if place == 0 else None)
+        picture(right, image, ("both" if masks is None else "both, lesion outlined") if place == 0 else None)
         right.imshow(heat / top, cmap="magma", vmin=0, vmax=1, alpha=np.clip(heat / top, 0, 1) * 0.85)
         outline(right, masks[place] if masks is not None else None)
     return axes

@@ -36,7 +36,8 @@ STYLE: dict[str, Style] = {
     "resnet50": Style("ResNet", "#d1341f", "X", (0, (8, 3))),
     "none": Style("none (control)", "#777777", "*", (0, (1, 3))),
 }
-_OTHERS = (("#444444", "o", "-"), ("#9a5b00", "s", "--"), ("#2f86c4", "^", "-."), ("#7a3b69", "D", ":"))
+_OTHERS = (("#444444", "h", (0, (10, 2))), ("#9a5b00", "<", (0, (5, 2))), ("#3f7f86", ">", (0, (4, 1, 1, 1))),
+           ("#7a3b69", "p", (0, (1, 1))))
 _UNITS = {"images_per_s": "images/s", "flop_per_s": "FLOP/s", "byte_per_s": "byte/s", "ms": "ms", "s": "s", "j": "J",
           "mac": "MAC", "macs": "MAC", "gmacs": "GMAC", "flop": "FLOP", "flops": "FLOP", "byte": "byte", "mib": "MiB",
           "param": "parameters", "points": "percentage points"}

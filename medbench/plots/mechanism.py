@@ -28,7 +28,8 @@ def mixing_maps(image, maps: dict[str, tuple], grid_size: tuple[int, int], mask=
     """What single output tokens listen to, drawn over the image they come from: one panel a map, beside the bare image.
 
     Args: `image` (H, W); `maps` {title: (mixing matrix (N, N), output token)}, each scaled to its largest entry but the
-    token's own, which often outshines all others; `grid_size` (rows, columns) of the tokens; `mask` (H, W) outlined. A ring marks the token asked about.
+    token's own, which often outshines all others; `grid_size` (rows, columns) of the tokens; `mask` (H, W) outlined.
+    A ring marks the token asked about.
     Returns: the array of Axes.
     """
     height, width = np.asarray(image).shape[-2:]
