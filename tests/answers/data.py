@@ -1,60 +1,52 @@
 """Planted answers to the exercises of chapter 01."""
 
 import numpy as np
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
+from sklearn.model_selection import GroupShuffleSplit
 
 
-def fill_groups(groups, share, seed):
-    rng = np.random.default_rng(seed)
+def by_hand(counts):
+    return max(counts) / sum(counts), 1 / sum(c > 0 for c in counts)
+
+
+def with_sklearn(counts):
+    truth = np.repeat(np.arange(len(counts)), counts)
+    said = np.full(len(truth), np.argmax(counts))
+    return accuracy_score(truth, said), balanced_accuracy_score(truth, said)
+
+
+def patients_drawn(groups, share, seed):
     names, sizes = np.unique(groups, return_counts=True)
-    order = rng.permutation(len(names))
-    taken = order[np.cumsum(sizes[order]) <= share * len(groups)]
-    return np.isin(groups, names[taken])
+    order = np.random.default_rng(seed).permutation(len(names))
+    return np.isin(groups, names[order[np.cumsum(sizes[order]) <= share * len(groups)]])
 
 
-def with_sklearn(groups, share, seed):
-    from sklearn.model_selection import GroupShuffleSplit
-    _, test = next(GroupShuffleSplit(1, test_size=share, random_state=seed).split(groups, groups=groups))
-    return np.isin(np.arange(len(groups)), test)
+def shuffled_groups(groups, share, seed):
+    split = GroupShuffleSplit(1, test_size=share, random_state=seed)
+    test = np.zeros(len(groups), bool)
+    test[next(split.split(groups, groups=groups))[1]] = True
+    return test
 
 
-def draw_images(groups, share, seed):
+def images_drawn(groups, share, seed):
     return np.random.default_rng(seed).random(len(groups)) < share
 
 
-def the_other_side(groups, share, seed):
-    return ~fill_groups(groups, share, seed)
+def no_seed(groups, share, seed):
+    return patients_drawn(groups, share, None)
 
 
-def first_groups(groups, share, seed):
-    names, sizes = np.unique(groups, return_counts=True)
-    return np.isin(groups, names[np.cumsum(sizes) <= share * len(groups)])
-
-
-def as_indices(groups, share, seed):
-    return np.flatnonzero(fill_groups(groups, share, seed))
-
-
-def one_group(groups, share, seed):
-    return groups == np.random.default_rng(seed).choice(groups)
-
-
-def shares(counts):
-    total = sum(counts)
-    best = counts.index(max(counts))
-    found = [float(k == best) for k, count in enumerate(counts) if count]
-    return max(counts) / total, sum(found) / len(found)
-
-
-RIGHT = {
-    "data.majority": [shares, lambda counts: (max(counts) / sum(counts), 1 / np.count_nonzero(counts))],
-    "data.split_by_group": [fill_groups, with_sklearn],
-}
+RIGHT = {"data.majority": [by_hand, with_sklearn], "data.split_by_group": [patients_drawn, shuffled_groups]}
 WRONG = {
-    "data.majority": [(lambda c: (max(c) / sum(c), max(c) / sum(c)), "not accuracy"),
-                      (lambda c: (max(c) / sum(c), 1 / len(c)), "leave it out"),
-                      (lambda c: (100 * max(c) / sum(c), 100 / len(c)), "percentages"),
-                      (lambda c: (min(c) / sum(c), 1 / len(c)), "most frequent class"),
-                      (lambda c: max(c) / sum(c), "two numbers")],
-    "data.split_by_group": [(draw_images, "draw groups"), (the_other_side, "other side"), (first_groups, "two seeds"),
-                            (as_indices, "one boolean"), (one_group, "until it is large enough")],
+    "data.majority": [(lambda counts: by_hand(counts)[::-1], "exchanged"),
+                      (lambda counts: (max(counts) / sum(counts), 1 / len(counts)), "without images are counted"),
+                      (lambda counts: (max(counts) / sum(counts), max(counts) / sum(counts)), "accuracy again"),
+                      (lambda counts: (counts[0] / sum(counts), by_hand(counts)[1]), "first class is answered"),
+                      (lambda counts: max(counts) / sum(counts), "wanted the pair")],
+    "data.split_by_group": [(images_drawn, "both sides"), (no_seed, "two different splits"),
+                            (lambda groups, share, seed: patients_drawn(groups, share, 0), "same split"),
+                            (lambda groups, share, seed: ~patients_drawn(groups, share, seed), "share of test images"),
+                            (lambda groups, share, seed: np.flatnonzero(patients_drawn(groups, share, seed)),
+                             "booleans, one for each"),
+                            (lambda groups, share, seed: np.zeros(len(groups), bool), "one side is empty")],
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import (
     backbone,
     cost,
+    data,
     fastformer,
     latency,
     linformer,
@@ -23,7 +24,7 @@ from .judging import Exercise, Mistake, Verdict
 
 EXERCISES: dict[str, Exercise] = {
     name: exercise
-    for chapter in (backbone, softmax, linformer, performer, fastformer, xca, window,
+    for chapter in (data, backbone, softmax, linformer, performer, fastformer, xca, window,
                     resnet50, training, cost, latency, saliency)
     for name, exercise in chapter.EXERCISES.items()
 }
