@@ -59,7 +59,7 @@ def html(place: Checkout) -> None:
 def chapter(place: Checkout, name: str) -> None:
     """Execute one chapter, whether it is stale or not, and say where its output and its records lie."""
     place.require(name)
-    _same_twins(place)
+    _same_twins(place, name)
     execute_all(place, [name], force=True)
     records = place.results / place.device_name / f"{name}.json"
     also = f", its records in {records}" if records.exists() else ""
@@ -83,8 +83,8 @@ def lint(place: Checkout) -> None:
     print("the notebooks are what their sources say, and no measured quantity is typed in prose")
 
 
-def _same_twins(place: Checkout) -> None:
-    differ = [path.relative_to(place.root).as_posix() for path in nb.twins_that_differ(place)]
+def _same_twins(place: Checkout, name: str = "") -> None:
+    differ = [path.relative_to(place.root).as_posix() for path in nb.twins_that_differ(place) if name in path.stem]
     if differ:
         raise ValueError(f"{', '.join(differ)} is not what its .py says; run `make notebooks`")
 
