@@ -44,7 +44,7 @@ class Curves:
 
 
 def insertion_deletion(model: nn.Module, images: Tensor, maps, target=None, *, baseline: float | None = None,
-                       points: int = 21, bootstrap: int = 1000, seed: int = 0, batch_size: int = 64) -> Curves:
+                       points: int = 11, bootstrap: int = 1000, seed: int = 0, batch_size: int = 64) -> Curves:
     """How the target's probability falls when the most relevant pixels go first, and rises when they come first.
 
     Args: `model`, `images`, `target` as for `saliency.gradient`; `maps`: `Maps` (which bring their own targets) or
