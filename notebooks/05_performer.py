@@ -78,10 +78,10 @@ for ax, r in zip(axes[1:], (8, 512)):
 # ## The equation
 #
 # $$
-# \phi(x) = \frac{1}{\sqrt r}\exp\!\left(Wx' - \tfrac12 |x'|^2\right),
-# \qquad x' = x\, d^{-1/4},
-# \qquad
-# \mathrm{out} = \frac{\phi(Q)\,\bigl(\phi(K)^\top V\bigr)}{\phi(Q)\,\bigl(\phi(K)^\top 1\bigr)}
+# \begin{aligned}
+# \phi(x) &= \frac{1}{\sqrt r}\exp\!\left(Wx' - \tfrac12 |x'|^2\right), \qquad x' = x\, d^{-1/4} \\
+# \mathrm{out} &= \frac{\phi(Q)\,\bigl(\phi(K)^\top V\bigr)}{\phi(Q)\,\bigl(\phi(K)^\top 1\bigr)}
+# \end{aligned}
 # $$ (eq-performer)
 #
 # Here $1$ is the vector of $N$ ones. The brackets are the point: $\phi(K)^\top V$ is computed first, and it is small.
