@@ -247,7 +247,8 @@ mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), hig
 
 # %% mystnb={"image": {"alt": "Three drawn slices that the Fastformer model classifies wrongly with great confidence, lesions outlined, true and chosen class above each."}}
 logits = mb.predict(run.model, data.test)
-mb.plots.failures(logits, data.test, data.classes, prior=data.prior);
+names = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
+mb.plots.failures(logits, data.test, names, prior=data.prior);
 
 
 # %% [markdown]

@@ -218,7 +218,8 @@ mb.plots.scores(mechanism.recorded("balanced_accuracy", device=book.device), hig
 
 # %% mystnb={"image": {"alt": "Three drawn slices that the ResNet classifies wrongly with great confidence, lesions outlined, true and chosen class above each."}}
 logits = mb.predict(run.model, data.test)
-mb.plots.failures(logits, data.test, data.classes, prior=data.prior);
+names = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
+mb.plots.failures(logits, data.test, names, prior=data.prior);
 
 # %% [markdown]
 # Are these other images than those on which the pyramids failed?
