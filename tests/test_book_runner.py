@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import nbformat
@@ -423,3 +424,15 @@ def test_the_status_line_shows_the_newest_bar_and_keeps_other_words(capfd):
     assert list(status.tail) == ["words of a library"]
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+def test_a_second_run_waits_and_says_so(tmp_path, capsys):
+    from filelock import FileLock
+    held = FileLock(tmp_path / "book.lock", thread_local=False)
+    held.acquire()
+    threading.Timer(0.5, held.release).start()
+    with execute._alone(tmp_path / "book.lock"):
+        assert not held.is_locked
+    assert "another run is at work" in capsys.readouterr().out
+    with execute._alone(tmp_path / "book.lock"):
+        assert capsys.readouterr().out == ""

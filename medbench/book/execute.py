@@ -81,7 +81,7 @@ def execute_all(place: Checkout, names=None, force: bool = False) -> dict[str, f
     names = [name for name in place.chapters if names is None or name in names]
     (place.build / "running").mkdir(parents=True, exist_ok=True)
     begun, took = time.monotonic(), {}
-    with files.lock(place.build / "running" / "book"):
+    with _alone(place.build / "running" / "book.lock"):
         for number, name in enumerate(names, 1):
             reason = "asked for" if force else why(place, name)
             head = f"[{number:2d}/{len(names)}] {name}"
@@ -96,6 +96,22 @@ def execute_all(place: Checkout, names=None, force: bool = False) -> dict[str, f
                       f"{clock(time.monotonic() - begun)} since the start", flush=True)
             took[name] = facts(read(place, name))["seconds"]
     return took
+
+
+@contextlib.contextmanager
+def _alone(path: Path):
+    """Two runs in one checkout would write the same files: the second waits, and says so."""
+    from filelock import FileLock, Timeout
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print("another run is at work in this checkout; waiting for it to end ...", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _renew_text(place: Checkout, name: str) -> None:
