@@ -126,11 +126,11 @@ book = start("01_data", globals())
 # Can a stranger see which is which? Two heads of each class, with the lesion outlined.
 
 # %% mystnb={"image": {"alt": "Twenty drawn brain slices, two of each class, with the lesions outlined in yellow; normal heads have no outline."}}
+names = list(mb.phantom.CLASS_NAMES.values())
 page = drawings.drawn(20, seed=book.seed + 1)
 order = np.argsort(page.labels, kind="stable")
-names = list(mb.phantom.CLASS_NAMES.values())
-titles = [names[page.labels[i]] for i in order]
-mb.plots.gallery(page.images[order], titles, page.lesion[order], columns=5);
+titles = [names[label] for label in page.labels[order]]
+mb.plots.gallery(page.images[order], titles, page.lesion[order]);
 
 # %% [markdown]
 # They are caricatures. A radiologist will find much that is wrong: one contrast, single slices, tidy lesions, one
@@ -151,18 +151,20 @@ mb.plots.gallery(page.images[order], titles, page.lesion[order], columns=5);
 
 # %% mystnb={"image": {"alt": "Three rows of five slices: heads with a lesion outlined, their healthy twins with the affected region outlined, and the differences, bright in and around the lesion."}}
 keys = ["acute_infarct", "chronic_infarct", "edema", "extra", "intra"]
-labels, indices = [mb.phantom.CLASSES.index(key) for key in keys], range(40, 45)
-sick = mb.phantom.generate(labels, indices, seed=2022)
-twin = mb.phantom.twin(labels, indices, seed=2022)
+labels = [mb.phantom.CLASSES.index(key) for key in keys]
+sick = mb.phantom.generate(labels, range(40, 45), seed=2022)
+twin = mb.phantom.twin(labels, range(40, 45), seed=2022)
 difference = np.abs(sick.images.numpy().astype(int) - twin.images.numpy())
-rows = [*sick.images, *twin.images, *difference]
-titles = [mb.phantom.CLASS_NAMES[key] for key in keys] + 5 * ["healthy twin"] + 5 * ["difference"]
-mb.plots.gallery(rows, titles, [*sick.lesion, *twin.lesion, *5 * [None]], columns=5);
+pictures = [*sick.images, *twin.images, *difference]
+titles = [names[label] for label in labels] + 5 * ["healthy twin"] + 5 * ["difference"]
+outlines = [*sick.lesion, *sick.affected, *5 * [None]]
+mb.plots.gallery(pictures, titles, outlines);
 
 # %% [markdown]
-# The lowest row is not only the lesion. Around a mass the brain is displaced, beside an old infarct the ventricle has
-# widened, and then edges appear in the difference. So there are two masks: `lesion`, the diseased tissue itself, and
-# `affected`, swelling and tissue that has moved. Chapter 13 asks whether a model looks at either.
+# The first row outlines the lesion, the second what it affects. The lowest row is not only the lesion. Around a mass
+# the brain is displaced, beside an old infarct the ventricle has widened, and then edges appear in the difference. So
+# there are two masks: `lesion`, the diseased tissue itself, and `affected`, swelling and tissue that has moved.
+# Chapter 13 asks whether a model looks at either.
 #
 # Some classes differ by one sign only. Five pairs are worth a second look:
 
@@ -171,7 +173,7 @@ upper = ["acute_infarct", "chronic_infarct", "edema", "focal_flair_hyper", "extr
 lower = ["chronic_infarct", "intra", "intra", "white_matter_changes", "intra"]
 labels = [mb.phantom.CLASSES.index(key) for key in upper + lower]
 pairs = mb.phantom.generate(labels, range(60, 70), seed=2022, sella_slices=False)
-mb.plots.gallery(pairs.images, [mb.phantom.CLASS_NAMES[key] for key in upper + lower], pairs.lesion, columns=5);
+mb.plots.gallery(pairs.images, [names[label] for label in labels], pairs.lesion);
 
 # %% [markdown]
 # From left to right: furrows closed or widened; a hole that pulls or a mass that pushes; swelling without or with a
@@ -184,21 +186,21 @@ mb.plots.gallery(pairs.images, [mb.phantom.CLASS_NAMES[key] for key in upper + l
 # are trained: the square root of the counts, so that rare classes are seen often enough in a short run.
 
 # %% mystnb={"image": {"alt": "Two bar charts over the ten classes. The study's counts run from tens to tens of thousands on a logarithmic axis, with normal far ahead; the training prior runs from a few per cent to about a third."}}
-counts = pd.Series(mb.phantom.STUDY_COUNTS)
-prior = pd.Series(mb.phantom.prior("sqrt"), counts.index)
+counts, prior = np.array(list(mb.phantom.STUDY_COUNTS.values())), mb.phantom.prior("sqrt")
 axes = mb.plots.figure(columns=2, width=9, height=3.4)[1]
-for ax, values, label in zip(axes, (counts, prior), ("images in the study (logarithmic)", "share in training (1)")):
-    ax.barh([mb.phantom.CLASS_NAMES[key] for key in values.index], values, color="#5b6b7a")
+for ax, values, label in ((axes[0], counts, "images in the study (logarithmic)"),
+                          (axes[1], prior, "share in training (1)")):
+    ax.barh(names, values, color="#5b6b7a")
     ax.set(xlabel=label)
     ax.invert_yaxis()
 axes[0].set(xscale="log", xlim=(10, None))
 axes[1].set_yticklabels([]);
 
 # %%
-total = int(counts.sum())
-rows = [{"quantity": "majority_accuracy", "value": counts.max() / total, "unit": "1", "n": total},
-        {"quantity": "majority_balanced_accuracy", "value": 1 / len(counts), "unit": "1", "n": total},
-        {"quantity": "rarest_images", "value": int(counts.min()), "unit": "1", "n": total}]
+found = {"majority_accuracy": counts.max() / counts.sum(),
+         "majority_balanced_accuracy": 1 / len(counts), "rarest_images": counts.min()}
+rows = [{"quantity": name, "value": value, "unit": "1", "n": counts.sum()}
+        for name, value in found.items()]
 mb.results.record("study", rows, to=book.results)
 pd.DataFrame(rows)[["quantity", "value", "n"]]
 
@@ -215,11 +217,11 @@ pd.DataFrame(rows)[["quantity", "value", "n"]]
 # ## Train, validation, test
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "softmax", seed=book.seed, profile=book.profile)
+exp = mb.Experiment.preset(book.profile.preset, "softmax", seed=book.seed,
+                           profile=book.profile)
 data = mb.load_data(exp.data)
-splits = {split.name: split.class_counts for split in (data.train, data.val, data.test)}
-print(data.fingerprint, *data.notes, sep="\n")
-pd.DataFrame(splits)
+print("fingerprint:", data.fingerprint)
+pd.DataFrame({s.name: s.class_counts for s in (data.train, data.val, data.test)})
 
 # %% [markdown]
 # Models learn from `train`. Every choice is made on `val`. `test` is looked at once for each trained model. The
@@ -231,7 +233,8 @@ pd.DataFrame(splits)
 # %%
 alone = mb.phantom.generate(None, [7], seed=5)
 company = mb.phantom.generate(None, [3, 7, 1, 12], seed=5)
-print("the same to the last pixel:", bool((alone.images[0] == company.images[1]).all()))
+same = (alone.images[0] == company.images[1]).all()
+print("the same to the last pixel:", bool(same))
 
 # %% [markdown]
 # So it does not matter how images are grouped, or who draws them. Training, validation and test use numbers that lie
@@ -257,11 +260,14 @@ print("the same to the last pixel:", bool((alone.images[0] == company.images[1])
 # If any of them does well, the data set has a shortcut. Before: drawings without our cures.
 
 # %%
-count = book.profile.num_val
-before = [drawings.drawn(2 * count, seed=3, **drawings.UNCURED),
-          drawings.drawn(count, drawings.TEST, seed=3, **drawings.UNCURED)]
-rows_before = drawings.shortcut_rows(*before, seed=book.seed, bootstrap=book.profile.bootstrap)
-mb.results.record("shortcut.before", rows_before, to=book.results, seed=book.seed);
+def asked(**cures):
+    count = book.profile.num_val
+    train = drawings.drawn(2 * count, seed=3, **cures)
+    test = drawings.drawn(count, drawings.TEST, seed=3, **cures)
+    return drawings.shortcut_rows(train, test, bootstrap=book.profile.bootstrap)
+
+before = asked(**drawings.UNCURED)
+mb.results.record("shortcut.before", before, to=book.results);
 
 # %% [markdown]
 # After: the same heads and lesions with three cures. Every image is matched to a reference histogram that is randomly
@@ -270,10 +276,9 @@ mb.results.record("shortcut.before", rows_before, to=book.results, seed=book.see
 # the scalp.
 
 # %%
-after = [drawings.drawn(2 * count, seed=3), drawings.drawn(count, drawings.TEST, seed=3)]
-rows_after = drawings.shortcut_rows(*after, seed=book.seed, bootstrap=book.profile.bootstrap)
-mb.results.record("shortcut.after", rows_after, to=book.results, seed=book.seed)
-drawings.before_and_after(rows_before, rows_after).round(2)
+after = asked()
+mb.results.record("shortcut.after", after, to=book.results)
+drawings.before_and_after(before, after).round(2)
 
 # %% [markdown]
 # What we see:
@@ -309,28 +314,20 @@ drawings.before_and_after(rows_before, rows_after).round(2)
 # ```
 
 # %%
-count, rows = book.profile.num_val // 2, []
-clean = drawings.half_normal(count, drawings.TEST, seed=4)
-for knob in (0.0, 0.5, 1.0):
-    train = drawings.half_normal(count, seed=4, confounding=knob)
-    home = drawings.half_normal(count, drawings.TEST, seed=4, confounding=knob)
-    for place, test in (("home", home), ("elsewhere", clean)):
-        value = drawings.sick_or_not(train, test, seed=book.seed)
-        rows.append({"quantity": f"{place}_auroc", "value": value, "unit": "1", "n": count,
-                     "suffix": f"c{100 * knob:.0f}", "context": {"confounding": knob}})
-mb.results.record("confounding", rows, to=book.results, seed=book.seed)
-table = pd.DataFrame(rows).assign(confounding=[row["context"]["confounding"] for row in rows])
-table.pivot(index="confounding", columns="quantity", values="value").rename_axis(columns=None).round(2)
+rows = drawings.confounding_rows((0.0, 0.5, 1.0), book.profile.num_val // 2, seed=4)
+mb.results.record("confounding", rows, to=book.results)
+pd.DataFrame({row["quantity"]: row["context"] | {"AUROC": row["value"]}
+              for row in rows}).T
 
 # %% mystnb={"image": {"alt": "Four slices drawn with full confounding: two sick heads with a small white mark in the upper left corner, two normal heads with the mark in the lower right corner."}}
 marked = drawings.half_normal(4, seed=4, confounding=1.0)
-mb.plots.gallery(marked.images, [names[k] for k in marked.labels], columns=4);
+mb.plots.gallery(marked.images, [names[k] for k in marked.labels]);
 
 # %% [markdown]
-# At home the confounded model looks excellent: AUROC {value}`01_data:confounding.home_auroc.c100|.2f`. Elsewhere it
-# guesses: {value}`01_data:confounding.elsewhere_auroc.c100|.2f`. It has learned the mark and nothing of the brain.
-# **A high score on data from the same source cannot tell this from success.** Only other data can, or a look at what
-# the model looks at. The knob stands at 0 everywhere else in this book.
+# At home the confounded model looks excellent: AUROC {value}`01_data:confounding.auroc_100_home|.2f`. Elsewhere it
+# guesses: {value}`01_data:confounding.auroc_100_elsewhere|.2f`. It has learned the mark and nothing of the brain. **A
+# high score on data from the same source cannot tell this from success.** Only other data can, or a look at what the
+# model looks at. The knob stands at 0 everywhere else in this book.
 #
 # ## Who is in both halves?
 #
@@ -342,15 +339,20 @@ mb.plots.gallery(marked.images, [names[k] for k in marked.labels], columns=4);
 # %%
 from sklearn.neighbors import KNeighborsClassifier
 
+heads = drawings.drawn(60, seed=6).images.numpy()
+pixels, patients = drawings.slices_of(heads, 6, seed=book.seed)
 rng = np.random.default_rng(book.seed)
-slices, patients = drawings.slices_of(drawings.drawn(60, seed=6).images.numpy(), 6, seed=book.seed)
-pixels, coin = slices.reshape(len(slices), -1), rng.integers(0, 2, 60)[patients]
-by_slice = rng.random(len(slices)) < 0.3
-by_patient = np.isin(patients, rng.choice(60, 18, replace=False))
-rows = []
-for name, test in (("by_slice", by_slice), ("by_patient", by_patient)):
-    score = KNeighborsClassifier(1).fit(pixels[~test], coin[~test]).score(pixels[test], coin[test])
-    rows.append({"quantity": f"accuracy_{name}", "value": score, "unit": "1", "n": int(test.sum())})
+coin = rng.integers(0, 2, 60)[patients]
+tests = {"by_slice": rng.random(len(pixels)) < 0.3,
+         "by_patient": np.isin(patients, rng.choice(60, 18, replace=False))}
+
+# %%
+def row(name, test):
+    neighbour = KNeighborsClassifier(1).fit(pixels[~test], coin[~test])
+    return {"quantity": f"accuracy_{name}", "value": neighbour.score(pixels[test], coin[test]),
+            "unit": "1", "n": test.sum()}
+
+rows = [row(name, test) for name, test in tests.items()]
 mb.results.record("leakage", rows, to=book.results, seed=book.seed)
 pd.DataFrame(rows)[["quantity", "value", "n"]].round(2)
 
@@ -395,15 +397,16 @@ pd.DataFrame(rows)[["quantity", "value", "n"]].round(2)
 
 # %% mystnb={"image": {"alt": "Twenty numbered drawn brain slices without outlines, to be named by the reader."}}
 quiz = drawings.quiz(20, seed=book.seed + 2022)
-mb.plots.gallery(quiz.images, [str(k + 1) for k in range(20)], columns=5);
+mb.plots.gallery(quiz.images, [str(k + 1) for k in range(20)]);
 
 # %% tags=["hide-output"] mystnb={"image": {"alt": "The solution: the same twenty slices with their class names and the lesions outlined."}}
 solution = [f"{k + 1}: {names[label]}" for k, label in enumerate(quiz.labels)]
-mb.plots.gallery(quiz.images, solution, quiz.lesion, columns=5);
+mb.plots.gallery(quiz.images, solution, quiz.lesion);
 
 # %%
-todo = {"quantity": "radiologist", "value": None, "unit": "1", "n": 20, "reason": "nobody has taken it yet"}
-mb.results.record("quiz", [todo], to=book.results);
+todo = {"quantity": "radiologist", "value": None, "unit": "1", "n": 20,
+        "reason": "nobody has taken it yet"}
+mb.results.record("quiz", todo, to=book.results);
 
 # %% [markdown]
 # How many did you get? We would like to know how a radiologist does: it would say how far these drawings are from

@@ -70,8 +70,8 @@ mb.plots.pyramid(slice_.images[0], stages);
 stages
 
 # %% [markdown]
-# The number of tokens falls by four and the channels double, so the numbers in a grid halve from stage to stage. Each
-# block works on $N$ tokens of $C$ channels. These letters are used in the whole book:
+# From stage to stage the tokens become a quarter and the channels double, so the grid holds half as many numbers.
+# Each block works on $N$ tokens of $C$ channels. These letters are used in the whole book:
 #
 # | letter | what it is |
 # |---|---|
@@ -148,9 +148,9 @@ for ax, place in zip(axes, (0, 1, 4, 32, 33, 36)):
 rows = {}
 for name in mb.config.PRESETS:
     model = mb.build_model("softmax", preset=name)
-    tokens = ", ".join(map(str, pyramid.stages(model).tokens))
-    rows[name] = {"image (px)": model.config.img_size[0], "stem": model.config.stem, "tokens by stage": tokens,
-                  "blocks by stage": ", ".join(map(str, model.config.depths)),
+    rows[name] = {"px": model.config.img_size[0], "stem": model.config.stem,
+                  "tokens": ", ".join(map(str, pyramid.stages(model).tokens)),
+                  "blocks": ", ".join(map(str, model.config.depths)),
                   "parameters": f"{sum(p.numel() for p in model.parameters()):,}"}
 pd.DataFrame(rows).T
 
@@ -166,14 +166,16 @@ pd.DataFrame(rows).T
 # and shape in the softmax model and in each other one.
 
 # %%
-shared = {}
-reference = mb.build_model("softmax", preset="small", seed=book.seed)
+def numbers(model):
+    return sum(p.numel() for p in model.parameters())
+
+reference, shared = mb.build_model("softmax", preset="small", seed=book.seed), {}
 for name in (*mb.config.MECHANISMS, mb.config.CONTROL):
     other = mb.build_model(name, preset="small", seed=book.seed)
-    tensors, numbers, equal = pyramid.shared_weights(reference, other)
-    own = sum(p.numel() for p in other.parameters()) - sum(p.numel() for p in reference.parameters())
-    shared[name] = {"shared tensors": tensors, "shared numbers": f"{numbers:,}", "all equal": equal,
-                    "parameters more than softmax": f"{own:+,}"}
+    tensors, count, equal = pyramid.shared_weights(reference, other)
+    more = numbers(other) - numbers(reference)
+    shared[name] = {"shared tensors": tensors, "numbers": f"{count:,}", "all equal": equal,
+                    "more than softmax": f"{more:+,}"}
 pd.DataFrame(shared).T
 
 # %% [markdown]
@@ -207,7 +209,7 @@ pd.DataFrame(shared).T
 # | none | $0$ | – | projections $2NC^2$ |
 #
 # A formula is a claim. Does counting agree? For each mechanism torch counts the products of one layer with 96
-# channels on six grids. We fix $r$ at 16 for Linformer here, since the default takes $r = N$ on the small grids.
+# channels on five grids. We fix $r$ at 16 for Linformer here, since the default takes $r = N$ on the small grids.
 
 # %%
 options = {"linformer": {"r": 16}, "window": {"window_size": 4}}
@@ -227,8 +229,9 @@ mb.plots.cost_curves(costs[costs.model != "none"]);
 # What happens when the number of tokens grows by four, that is, when the side of the image doubles?
 
 # %%
-grown = costs.pivot(index="model", columns="num_tokens", values="counted").loc[list(mb.config.MECHANISMS)]
-pd.DataFrame({f"{n:,} to {4 * n:,} tokens": grown[4 * n] / grown[n] for n in (256, 1024)}).round(2)
+grown = costs.pivot(index="model", columns="num_tokens", values="counted")
+grown = grown.loc[list(mb.config.MECHANISMS)]
+pd.DataFrame({f"{n:,} to {4 * n:,}": grown[4 * n] / grown[n] for n in (256, 1024)}).round(2)
 
 # %% [markdown]
 # Sixteen times for softmax, four times for all the others. That is the promise of linear attention, and it holds.
@@ -242,8 +245,8 @@ pd.DataFrame({f"{n:,} to {4 * n:,} tokens": grown[4 * n] / grown[n] for n in (25
 model = mb.build_model("softmax", preset=preset)
 size = (1, model.config.in_chans, *model.config.img_size)
 parts = pyramid.parts(model, size)
-shown = parts.assign(**{part: parts[part] / 1e9 for part in pyramid.PARTS})
-mb.plots.stacked(shown, "stage", pyramid.PARTS, ylabel="multiply-adds (GMAC)");
+giga = parts.assign(**{part: parts[part] / 1e9 for part in pyramid.PARTS})
+mb.plots.stacked(giga, "stage", pyramid.PARTS, ylabel="multiply-adds (GMAC)");
 
 # %% [markdown]
 # The later stages have few tokens, and there mixing is next to nothing. Almost all of it is in the first stage, which
@@ -253,15 +256,17 @@ mb.plots.stacked(shown, "stage", pyramid.PARTS, ylabel="multiply-adds (GMAC)");
 by_size = pyramid.parts_by_size("softmax", preset)
 total = by_size[list(pyramid.PARTS)].sum(axis=1)
 shares = by_size.assign(**{part: by_size[part] / total for part in pyramid.PARTS})
-mb.plots.stacked(shares, "img_size", pyramid.PARTS, xlabel="image side (px)", ylabel="share of multiply-adds (1)");
+mb.plots.stacked(shares, "img_size", pyramid.PARTS, xlabel="image side (px)",
+                 ylabel="share of multiply-adds (1)");
 
 # %% [markdown]
-# That answers the prediction. We record the shares, and what they mean in a sentence.
+# That answers the prediction. We record the shares.
 
 # %%
 first = parts.mixing.iloc[0] / parts.mixing.sum()
-rows = [{"quantity": "mixing_share", "value": row.share, "unit": "1", "suffix": f"px{row.img_size}",
-         "context": {"img_size": row.img_size, "tokens": row.tokens}} for row in by_size.itertuples()]
+rows = [{"quantity": "mixing_share", "value": row.share, "unit": "1",
+         "suffix": f"px{row.img_size}", "context": {"tokens": row.tokens}}
+        for row in by_size.itertuples()]
 rows.append({"quantity": "mixing_in_first_stage", "value": first, "unit": "1"})
 mb.results.record("backbone.softmax", rows, to=book.results, preset=preset)
 by_size[["img_size", "tokens", "share"]].round(3)
@@ -289,16 +294,17 @@ by_size[["img_size", "tokens", "share"]].round(3)
 table = pyramid.study_table(num_classes=(1000, 10))
 for _, row in table.iterrows():
     for k in (1000, 10):
-        mb.results.record("table." + row.model, pyramid.study_rows(row, k), to=book.results, setting="seed",
-                          preset="paper", num_classes=k, img_size=224)
+        mb.results.record("table." + row.model, pyramid.study_rows(row, k), to=book.results,
+                          setting="seed", preset="paper", num_classes=k, img_size=224)
 
 # %%
-million, giga = 1e6, 1e9
-shown = pd.DataFrame({
-    "parameters (M), 1000 classes": table.params_1000 / million, "study says ": table.study_params / million,
-    "10 classes": table.params_10 / million, "GMAC, 1000 classes": table.macs_1000 / giga,
-    "study says": table.study_macs / giga, "10 classes ": table.macs_10 / giga})
-shown.set_axis(table.model).round(4)
+M, G = 1e6, 1e9
+shown = {("parameters (M)", "1000 classes"): table.params_1000 / M,
+         ("parameters (M)", "study"): table.study_params / M,
+         ("parameters (M)", "10 classes"): table.params_10 / M,
+         ("GMAC", "1000 classes"): table.macs_1000 / G, ("GMAC", "study"): table.study_macs / G,
+         ("GMAC", "10 classes"): table.macs_10 / G}
+pd.DataFrame(shown).set_axis(table.model).round(4)
 
 # %% [markdown]
 # Does our count agree with what was printed, within the rounding of the print?

@@ -48,9 +48,8 @@ def test_share_by_size_grows_with_the_tokens():
 
 def test_copies_of_a_head_are_alike_and_named_after_it():
     heads = drawings.drawn(6, seed=1).images.numpy()
-    slices, patients = drawings.slices_of(heads, 3, seed=0)
-    assert slices.shape == (18, *heads.shape[1:]) and (patients == np.repeat(np.arange(6), 3)).all()
-    pixels = slices.reshape(18, -1)
+    pixels, patients = drawings.slices_of(heads, 3, seed=0)
+    assert pixels.shape == (18, heads[0].size) and (patients == np.repeat(np.arange(6), 3)).all()
     apart = np.linalg.norm(pixels[:, None] - pixels, axis=-1) + np.eye(18) * 1e9
     assert (patients[apart.argmin(1)] == patients).mean() >= 0.75
 
@@ -73,10 +72,16 @@ def test_without_cures_the_slice_gives_the_pituitary_class_away():
     for name, cures in (("before", drawings.UNCURED), ("after", {})):
         train, test = drawings.drawn(160, seed=3, **cures), drawings.drawn(80, drawings.TEST, seed=3, **cures)
         rows[name] = drawings.shortcut_rows(train, test, bootstrap=0)
-    table = drawings.before_and_after(rows["before"], rows["after"]).set_index("what the program sees")
-    pituitary = table.loc["height of the slice, AUROC of the pituitary class"]
+    table = drawings.before_and_after(rows["before"], rows["after"])
+    pituitary = table.loc["height: AUROC, pituitary"]
     assert pituitary["without cures"] > 0.97 and pituitary["with cures"] < pituitary["without cures"]
     assert len(table) == 13
+
+
+def test_a_mark_of_the_site_shines_at_home_and_fails_elsewhere():
+    rows = drawings.confounding_rows((1.0,), 80, seed=4)
+    value = {row["context"]["tested"]: row["value"] for row in rows}
+    assert value["home"] > 0.9 and value["elsewhere"] < 0.75
 
 
 @pytest.mark.slow

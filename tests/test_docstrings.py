@@ -19,6 +19,8 @@ def test_formulas_and_names():
     assert rewrite(["The `Stage`s of $h$s."]) == ["The ``Stage``\\ s of :math:`h`\\ s."]
     assert rewrite(["a formula $a +", "b$ over two lines"]) == ["a formula :math:`a + b` over two lines"]
     assert rewrite(["``as it is`` and :math:`x`"]) == ["``as it is`` and :math:`x`"]
+    assert rewrite(["A **preset**, *never* two; k * v, **more, |x|"]) == [
+        "A **preset**, *never* two; k \\* v, \\*\\*more, \\|x\\|"]
     assert rewrite(["it costs 5 $ and 6 $ more"]) == ["it costs 5 $ and 6 $ more"]
 
 

@@ -13,6 +13,7 @@ HEADS = "Args|Arguments|Returns|Raises|Source|Equation|Attributes|Yields"
 INLINE = re.compile(rf"^(?P<indent>\s*)(?P<head>{HEADS}):\s+(?P<rest>\S.*)$")
 BLOCK = re.compile(rf"^(?P<indent>\s*)(?P<head>{HEADS}):\s*$")
 MATH = re.compile(r"(?<![\\$])\$(?!\s)([^$]+?)(?<!\s)\$(?!\$)", re.S)
+STRONG = re.compile(r"(?<![\w*])(\*{1,2})(?![\s*])[^*\n]+(?<![\s*])\1(?![\w*])")
 CODE = re.compile(r"(?<![`:])`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 
 
@@ -35,7 +36,8 @@ def _inline(text: str) -> str:
     text = re.sub(r"``[^`]+``|:[a-z:]+:`[^`]+`", lambda m: hide(m[0]), text)
     text = MATH.sub(lambda m: hide(":math:`" + re.sub(r"\s*\n\s*", " ", m[1]) + "`"), text)
     text = CODE.sub(lambda m: hide("``" + re.sub(r"\s*\n\s*", " ", m[1]) + "``"), text)
-    text = re.sub(r"(?<!\\)([*|])", r"\\\1", text) if "*" in text or "|" in text else text
+    text = STRONG.sub(lambda m: hide(m[0]), text)
+    text = re.sub(r"(?<!\\)([*|])", r"\\\1", text)                        # else RST takes them for marks of its own
     for number, words in enumerate(kept):                                # a role must not touch a letter
         text = re.sub(rf"(?<=[\w)])\x00{number}\x00", lambda _, w=words: "\\ " + w, text)
         text = re.sub(rf"\x00{number}\x00(?=\w)", lambda _, w=words: w + "\\ ", text)

@@ -45,20 +45,20 @@ def _arrays(batch: phantom.Batch):
 
 
 def before_and_after(before: list[dict], after: list[dict]):
-    """Both lists of rows as one table: a row a probe, with what chance gives."""
+    """Both lists of rows as one table: a row a probe, beside what guessing gives."""
     import pandas as pd
-    names = {"intensity_statistics_macro_auroc": ("brightness statistics, AUROC", 0.5),
-             "thumbnails_28_balanced_accuracy": ("28-px thumbnails, balanced accuracy", 0.1),
-             "slice_height_balanced_accuracy": ("height of the slice, balanced accuracy", 0.1),
-             "slice_height_auroc.pituatary_lesion": ("height of the slice, AUROC of the pituitary class", 0.5)}
+    names = {"intensity_statistics_macro_auroc": ("brightness: AUROC", 0.5),
+             "thumbnails_28_balanced_accuracy": ("thumbnails: balanced accuracy", 0.1),
+             "slice_height_balanced_accuracy": ("height: balanced accuracy", 0.1),
+             "slice_height_auroc.pituatary_lesion": ("height: AUROC, pituitary", 0.5)}
 
     def by_name(rows):
         return {".".join(filter(None, (row["quantity"], row.get("suffix")))): row["value"] for row in rows}
     first, second = by_name(before), by_name(after)
     covered = [name for name in first if name.startswith("masked_auroc")]
-    names |= {name: (f"lesion covered, AUROC of {phantom.CLASS_NAMES[name.split('.')[1]]}", 0.5) for name in covered}
-    return pd.DataFrame([(title, first[name], second[name], chance) for name, (title, chance) in names.items()],
-                        columns=["what the program sees", "without cures", "with cures", "chance"])
+    names |= {name: (f"covered: AUROC, {phantom.CLASS_NAMES[name.split('.')[1]].lower()}", 0.5) for name in covered}
+    rows = {title: (first[name], second[name], chance) for name, (title, chance) in names.items()}
+    return pd.DataFrame(rows, index=["without cures", "with cures", "guessing"]).T
 
 
 def sick_or_not(train: phantom.Batch, test: phantom.Batch, *, seed: int = 0) -> float:
@@ -68,6 +68,21 @@ def sick_or_not(train: phantom.Batch, test: phantom.Batch, *, seed: int = 0) -> 
     sick = [(np.asarray(batch.labels) != NORMAL).astype(int) for batch in (train, test)]
     logits = baselines.linear_probe(features[0], sick[0], features[1], 2, seed)
     return float(roc_auc_score(sick[1], logits[:, 1] - logits[:, 0]))
+
+
+def confounding_rows(strengths, count: int, *, seed: int) -> list[dict]:
+    """`sick_or_not`, trained on `count` images with marks of each strength, tested at home and on images without.
+
+    Returns: rows `auroc_<strength in hundredths>_home` and `..._elsewhere`, for `mb.results.record`.
+    """
+    clean, rows = half_normal(count, TEST, seed=seed), []
+    for strength in strengths:
+        train = half_normal(count, seed=seed, confounding=strength)
+        home = half_normal(count, TEST, seed=seed, confounding=strength)
+        for place, test in (("home", home), ("elsewhere", clean)):
+            rows.append({"quantity": f"auroc_{100 * strength:.0f}_{place}", "value": sick_or_not(train, test),
+                         "unit": "1", "n": count, "context": {"confounding": strength, "tested": place}})
+    return rows
 
 
 def half_normal(count: int, first: int = 0, *, seed: int, **options) -> phantom.Batch:
@@ -81,13 +96,14 @@ def half_normal(count: int, first: int = 0, *, seed: int, **options) -> phantom.
 def slices_of(images, copies: int, *, seed: int):
     """Stand-ins for neighbouring slices of a patient: each head `copies` times, a little shifted and noisier.
 
-    Returns: images (n x copies, H, W) float32 and the patient of each, (n x copies,).
+    Returns: pixels (n x copies, H x W) float32 and the patient of each, (n x copies,).
     """
     rng = np.random.default_rng(seed)
     patients = np.repeat(np.arange(len(images)), copies)
     shifts = rng.integers(-2, 3, (len(patients), 2))
     moved = np.stack([np.roll(images[p], shift, (0, 1)) for p, shift in zip(patients, shifts)]).astype(np.float32)
-    return moved + 8 * rng.standard_normal(moved.shape, dtype=np.float32), patients
+    noisy = moved + 8 * rng.standard_normal(moved.shape, dtype=np.float32)
+    return noisy.reshape(len(noisy), -1), patients
 
 
 def quiz(count: int = 20, *, seed: int) -> phantom.Batch:

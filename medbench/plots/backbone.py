@@ -89,7 +89,7 @@ def _legend(ax: Axes, y: float) -> None:
 def stacked(table, x: str, parts, ax: Axes | None = None, *, xlabel: str | None = None, ylabel: str = "") -> Axes:
     """Stacked bars: for each value of the column `x`, the columns `parts` on top of each other.
 
-    Parts are told by hatching as well as by colour; each part of at least a tenth of its bar is labelled.
+    Parts are told by hatching as well as by colour; parts of at least a tenth of their bar are labelled.
     """
     ax = axes_or_new(ax)
     places, low = np.arange(len(need(table, x, *parts))), np.zeros(len(table))
@@ -98,7 +98,7 @@ def stacked(table, x: str, parts, ax: Axes | None = None, *, xlabel: str | None 
         tone, hatch = PARTS.get(part, (REST, ""))
         height = table[part].to_numpy(float)
         ax.bar(places, height, bottom=low, color=tone, hatch=hatch, edgecolor="black", linewidth=0.6, label=part)
-        for place in places[height >= 0.1 * whole]:
+        for place in places[(height >= 0.1 * whole) & (height >= 0.05 * whole.max())]:
             ax.text(place, low[place] + height[place] / 2, f"{height[place] / whole[place]:.0%}", ha="center",
                     va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85})
         low = low + height
