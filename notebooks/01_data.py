@@ -367,7 +367,7 @@ pd.DataFrame(rows)[["quantity", "value", "n"]].round(2)
 #
 # A drawing cannot replace the real thing. Chapter 10 therefore trains the same models on real MRI too:
 #
-# *brain-tumor-mri*: 2,824 slices of the data set of Jun Cheng and colleagues {cite}`cheng2017figshare,cheng2015`,
+# *brain-tumor-mri*: 2,824 slices of the data set of Jun Cheng and colleagues {cite}`cheng2017,cheng2015`,
 # T1-weighted with contrast agent, of 233 patients at Nanfang Hospital and Tianjin Medical University, 2005 to 2010.
 # Licence: CC BY 4.0. Three classes: glioma, meningioma, pituitary tumour, with a box around each tumour.
 #
