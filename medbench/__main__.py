@@ -1,0 +1,177 @@
+"""The command line: `python -m medbench train|evaluate|predict|cost|latency|explain|book`.
+
+Each command checks its input before it works, prints what it made to standard output, and progress and notes to
+standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
+What the commands do beyond reading their options is in `commands.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from . import commands, console, results, saliency
+from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS, one_of
+
+NOTICE = "For research and teaching, not for clinical use."
+app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,
+                  rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+# --------------------------------------------------------------------------------------------- options
+def _option(*names: str, choices=None, metavar: str = "N", **more):
+    """A typer option; a value that is not among `choices` is refused before the command starts."""
+    def check(value):
+        if value and choices:
+            one_of(names[0].lstrip("-"), value, tuple(choices))
+        return value
+    return typer.Option(*names, metavar="|".join(choices) if choices else metavar, callback=check, **more)
+
+
+def _chapter(value: str) -> str:
+    """Refuse the name of a result file that cannot be one."""
+    if value:
+        results.here(value)
+    return value
+
+
+Models = Annotated[list[str], _option("--model", "--models", "-m", metavar="NAMES", help=f"{', '.join(ALL_MODELS)}, or "
+                                      f"all: the seven models, without the control {CONTROL}; several with commas")]
+Preset = Annotated[str, _option("--preset", choices=PRESETS, help="how large the models are")]
+Setting = Annotated[str, _option("--setting", choices=SETTINGS, help="as each mechanism's paper has it, or as the 2022 "
+                                 "study computed it")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes a GPU if there is one")]
+Set = Annotated[list[str], _option("--set", metavar="NAME=VALUE", help="a field of a configuration or an option of "
+                                   "the mechanism, such as lpi=true; may be given several times")]
+Form = Annotated[str, _option("--format", choices=console.FORMATS, help="of what is printed")]
+Seed = Annotated[int, _option("--seed", min=0, help="of weights and training")]
+Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=_chapter, help="also record into that "
+                                      "file of this device's results, such as real_mri")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
+Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
+Source = Annotated[str, _option("--data", metavar="SOURCE", help="phantom, a manifest (.csv with path, label, split) "
+                                "or a folder of class folders")]
+Profile = Annotated[str, _option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
+                                 "profile that trains this preset")]
+Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
+Method = Annotated[str, _option("--method", choices=saliency.METHODS)]
+
+
+def command(examples: str):
+    """Register a command whose help ends with examples, one a line."""
+    lines = "\n".join(f"  python -m medbench {line}" for line in examples.strip().splitlines())
+    return app.command(epilog=f"\b\nExamples:\n{lines}")
+
+
+# --------------------------------------------------------------------------------------------- commands
+@command("""train --model fastformer --preset small
+train --model all --preset small --data brain-tumor-mri/manifest.csv
+train --model xca --preset smoke --set lpi=true --set epochs=2""")
+def train(model: Models, preset: Preset = "small", data: Source = "phantom", profile: Profile = "", seed: Seed = 0,
+          device: Device = "auto", set: Set = (), form: Form = "table"):
+    """Train models by the one recipe.
+
+    A run that is finished already is loaded, and an interrupted one goes on. The column run names each run for the
+    other commands.
+    """
+    console.show(commands.train(commands.model_names(model), preset, data, profile or None, seed, device,
+                                console.assignments(set)), form)
+
+
+@command("""evaluate 3f2a
+evaluate 3f2a 9c41 --baselines --record real_mri""")
+def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, _option(
+        "--bootstrap", min=0, help="resamples for the 95 % intervals")] = 1000,
+        baselines: Baselines = False, record: Chapter = "", form: Form = "table"):
+    """Score runs on their test set.
+
+    With 95 % intervals. The data are those of the run unless --data names others with the same classes.
+    """
+    console.show(commands.evaluate(run, data or None, bootstrap, baselines, record or None), form)
+
+
+@command("""predict 3f2a scan1.png scan2.png > answers.csv
+predict runs/3f2a scans/*.png --out answers.csv""")
+def predict(run: Run, images: Images, out: Annotated[str, _option(
+        "--out", metavar="FILE", help="a CSV file in place of standard output")] = "", device: Device = "auto"):
+    """Say what images show, as CSV.
+
+    The columns: path, the decision, and each class's probability, as if all classes were as frequent.
+    """
+    rows = commands.predict(run, images, device)
+    print(NOTICE, file=sys.stderr)
+    if not out:
+        return console.show(rows, "csv")
+    with open(out, "w", newline="", encoding="utf-8") as stream:
+        console.show(rows, "csv", stream)
+
+
+@command("""cost
+cost --setting seed --num-classes 1000
+cost --models softmax,window --preset small --img-size 224 --format csv""")
+def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = "faithful",
+         num_classes: Annotated[int, _option("--num-classes", min=1)] = 10,
+         img_size: Annotated[int | None, _option("--img-size", min=1, help="px; by default the preset's")] = None,
+         batch: Annotated[int, _option("--batch", min=1)] = 1, set: Set = (), record: Chapter = "",
+         form: Form = "table"):
+    """Count parameters and multiply-adds.
+
+    Of one forward pass in evaluation mode. 1 MAC = 2 FLOP. macs_fvcore counts norms and pooling too.
+    """
+    overrides = ({"img_size": img_size} if img_size else {}) | console.assignments(set)
+    models = commands.build(commands.model_names(model), preset, setting, num_classes, overrides)
+    console.show(commands.cost(models, batch, record or None), form)
+
+
+@command("""latency --models softmax,fastformer --batch 1
+latency --models all --preset small --batch 16 --device cuda --record 12_latency""")
+def latency(model: Models = ("all",), preset: Preset = "paper", setting: Setting = "faithful",
+            batch: Annotated[int, _option("--batch", min=1, help="images in one forward pass")] = 1,
+            rounds: Annotated[int, _option("--rounds", min=1, help="interleaved rounds over the models")] = 30,
+            seconds: Annotated[float, _option("--seconds", min=1, help="at most, for all models together")] = 120,
+            device: Device = "auto", set: Set = (), record: Chapter = "", form: Form = "table"):
+    """Time forward passes side by side.
+
+    In interleaved rounds: the median, its 95 % interval and the ratio to the first model. A model that is timed twice
+    (an A/A control) says how large a difference this machine shows where there is none.
+    """
+    models = commands.build(commands.model_names(model), preset, setting, 10, console.assignments(set))
+    console.show(commands.latency(models, batch, rounds, seconds, device, record or None), form)
+
+
+@command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png
+explain 3f2a scan.png --method occlusion --target normal""")
+def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], method: Method = "integrated_gradients",
+            target: Annotated[str, _option("--target", metavar="CLASS", help="by default the decision")] = "",
+            out: Annotated[str, _option("--out", metavar="PNG")] = "explained.png", device: Device = "auto"):
+    """Draw what a decision depends on.
+
+    Three pictures: the image, the saliency map, and the map over the image.
+    """
+    print(commands.explain(run, image, method, target or None, out, device))
+    print(NOTICE, file=sys.stderr)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+             epilog="\b\nExamples:\n  python -m medbench book build\n  python -m medbench book chapter 05_performer "
+                    "--profile smoke")
+def book(context: typer.Context):
+    """Execute chapters, render the book.
+
+    The Makefile calls the same.
+    """
+    from .book import runner
+    return runner.main(context.args or ["--help"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return console.guarded(typer.main.get_command(app), arguments or ["--help"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""What the commands do: from checked options to rows that can be printed and recorded.
+
+What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
+images; costs and latency. Every function checks all of its input before it starts to work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from . import cost as counting
+from . import latency as timing
+from . import results, saliency, training
+from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config, one_of
+from .data import load_data, read_image, to_input
+from .files import cache_dir, read_json, write_json
+from .machine import resolve_device
+from .models import build_model
+
+SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
+EXPERIMENT = "experiment.json"                       # beside run.json: the data that the run saw
+
+
+# --------------------------------------------------------------------------------------------- names
+def model_names(given: list[str]) -> list[str]:
+    """Models in the order they were asked for, each once; `all` stands for the seven."""
+    names = [name.strip() for part in given for name in part.split(",") if name.strip()]
+    for name in names:
+        one_of("model name", name, (*ALL_MODELS, "all"))
+    return list(dict.fromkeys(n for name in names for n in (MODELS if name == "all" else (name,))))
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a finished run, from its path or the first letters of its name in the cache."""
+    given, root = Path(name), cache_dir() / "runs"
+    known = sorted(path.parent for path in root.glob("*/run.json") if (read_json(path) or {}).get("finished"))
+    hits = [given] if (given / "run.json").is_file() else [path for path in known if path.name.startswith(name)]
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        names = ", ".join(path.name for path in hits)
+        raise LookupError(f"run {name!r} is the beginning of {len(hits)} names: {names}; give more letters")
+    near = difflib.get_close_matches(name, [path.name for path in known], n=3, cutoff=0.4)
+    have = ", ".join(near or [path.name for path in known[:10]]) or "none yet; train one first"
+    raise LookupError(f"there is no finished run {name!r}; wanted its folder, or the first letters of a name: {have}")
+
+
+def build(names: list[str], preset: str, setting: str, num_classes: int, overrides: dict) -> dict:
+    """Models by name, all checked before the first is built."""
+    configs = [model_config(name, preset, setting, num_classes, **overrides) for name in names]
+    return {config.name: build_model(config) for config in configs}
+
+
+# --------------------------------------------------------------------------------------------- train
+def train(names, preset, source, profile, seed, device, overrides) -> list[dict]:
+    """Train one model after the other; one row a run."""
+    resolve_device(device)
+    source = source if source == "phantom" else str(Path(source).expanduser().absolute())
+    given = {"source": source, "device": device, **overrides}
+    experiments = [Experiment.preset(preset, name, seed, profile, **given) for name in names]
+    for experiment in experiments:
+        build_model(experiment.model)                        # refuses what cannot be built before any image is drawn
+    data = load_data(experiments[0].data)
+    print("\n".join(data.notes), file=sys.stderr)
+    return [_train(e.replace(model=e.model.replace(num_classes=len(data.classes))), data) for e in experiments]
+
+
+def _train(experiment: Experiment, data) -> dict:
+    """Train one model, note beside it which data it saw, and say how it went on validation."""
+    run = training.fit(build_model(experiment.model), data, experiment.training)
+    noted = dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)}
+    write_json(run.directory / EXPERIMENT, noted)
+    best = run.history[run.best_epoch - 1]
+    return {"model": experiment.model.name, "run": run.directory.name, "best_epoch": run.best_epoch,
+            **{key: value for key, value in best.items() if key.startswith("val_")},
+            "samples_seen": run.samples_seen, "seconds": run.seconds, "loaded": run.loaded}
+
+
+# --------------------------------------------------------------------------------------------- evaluate
+def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
+    """Scores of runs, and of the baselines if asked for, on the test set; one row each."""
+    to = results.here(chapter) if chapter else None
+    runs = [training.load_run(run_folder(name)) for name in names]
+    experiments = [_experiment(run, source) for run in runs]
+    data = {e.data: load_data(e.data) for e in experiments}
+    for run, experiment in zip(runs, experiments):
+        if data[experiment.data].classes != run.classes:
+            raise ValueError(f"run {run.directory.name} knows the classes {', '.join(run.classes)} but the data have "
+                             f"{', '.join(data[experiment.data].classes)}; evaluate it on data with its own classes")
+    scored = [(e, e.model.name, training.evaluate(run.model, data[e.data].test, bootstrap=bootstrap))
+              for run, e in zip(runs, experiments)]
+    if with_baselines:
+        for config, opened in data.items():
+            scored += [(f"{results.source_slug(config.source)}.{name}", name, scores)
+                       for name, scores in _baselines(opened, bootstrap).items()]
+    for subject, _, scores in scored if to else ():
+        results.record(subject, scores, to=to)
+    return [_scores_row(name, scores) for _, name, scores in scored]
+
+
+def _experiment(run, source: str | None) -> Experiment:
+    """What the run was, as `train` noted it; on another data set if one is given."""
+    noted = read_json(run.directory / EXPERIMENT)
+    if noted is None and source is None:
+        raise ValueError(f"run {run.directory.name} does not say which data it was trained on; name them with --data")
+    config = run.model.config
+    data = DataConfig(**noted["data"]) if noted else DataConfig(img_size=config.img_size[0], in_chans=config.in_chans)
+    return Experiment(config, data.replace(source=source or data.source), run.training)
+
+
+def _baselines(data, bootstrap: int) -> dict:
+    """What needs no network: two shortcuts and the nearest neighbour."""
+    from . import baselines
+    found = baselines.shortcut_scores(data, bootstrap=bootstrap)
+    return found | {"nearest_neighbour": baselines.nearest_neighbour(data, bootstrap=bootstrap)}
+
+
+def _scores_row(name: str, scores) -> dict:
+    """The scores that the terminal shows, each with its interval."""
+    row = {"model": name, "n": int(scores.confusion.sum())}
+    for key in SHOWN:
+        score = scores.overall[key]
+        row |= {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
+    return row
+
+
+# --------------------------------------------------------------------------------------------- single images
+def predict(name: str, paths: list[str], device: str) -> list[dict]:
+    """Decisions and class probabilities of image files, as if all classes were as frequent."""
+    run, images = _run_and_images(name, paths, device)
+    balanced = training.predict(run.model, images).astype(np.float64) - np.log(run.prior)
+    chance = np.exp(balanced - np.logaddexp.reduce(balanced, axis=1, keepdims=True))
+    return [{"path": path, "decision": run.classes[int(row.argmax())], **dict(zip(run.classes, row.tolist()))}
+            for path, row in zip(paths, chance)]
+
+
+def explain(name: str, path: str, method: str, target: str | None, out: str, device: str) -> str:
+    """Draw the saliency map of one image file into a PNG; returns a sentence on what was drawn."""
+    from . import plots
+    if Path(out).suffix.lower() != ".png":
+        raise ValueError(f"--out is {out!r}; wanted a file that ends with .png")
+    run, images = _run_and_images(name, [path], device)
+    if target is not None:
+        one_of("target", target, run.classes)
+    balanced = training.predict(run.model, images) - np.log(run.prior)
+    label = int(balanced.argmax()) if target is None else run.classes.index(target)
+    grey = (read_json(run.directory / EXPERIMENT) or {}).get("mean_grey")
+    options = {"baseline": grey} if grey is not None and method in ("integrated_gradients", "occlusion") else {}
+    maps = saliency.explain(method, run.model, to_input(images, run.model.config.in_chans), label, **options)
+    axes = plots.saliency_grid(images, maps.map, titles=[run.classes[label].replace("_", " ")])
+    axes[0, 0].figure.savefig(out, dpi=150, facecolor="white")
+    done = "" if maps.delta is None else (f"; completeness error {abs(maps.delta[0]):.2g} of {maps.gap[0]:.3g} after "
+                                          f"{maps.steps[0]} steps")
+    return f"{out}: {method} for {run.classes[label]!r} by {run.model.config.name}{done}"
+
+
+def _run_and_images(name: str, paths: list[str], device: str):
+    """A run on its device and image files (n, side, side) uint8; files that cannot be read are named together."""
+    place, run = resolve_device(device), training.load_run(run_folder(name))
+    height, width = run.model.config.img_size
+    if height != width:
+        raise ValueError(f"run {name} takes {height} x {width} images; single files are read as squares only")
+    found, broken = [], []
+    for path in paths:
+        try:
+            found.append(read_image(path, height))
+        except (ValueError, OSError) as error:
+            broken.append(str(error))
+    if broken:
+        raise ValueError(f"{len(broken)} of {len(paths)} images cannot be read: {'; '.join(broken[:5])}")
+    run.model.to(place)
+    return run, np.stack(found)
+
+
+# --------------------------------------------------------------------------------------------- costs
+def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
+    """What each model costs, one row each; its records if a chapter is named."""
+    rows = []
+    for name, model in models.items():
+        config = model.config
+        costs = counting.profile(model, (batch, config.in_chans, *config.img_size))
+        rows.append({"model": name, "params": costs.params, "macs": costs.macs, "macs_fvcore": costs.macs_fvcore,
+                     "flops": costs.flops, "mixing_macs": costs.mixing_macs,
+                     "activation_memory_byte": 4 * costs.activation_elements})
+        if chapter:
+            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(config))
+    return rows
+
+
+def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, chapter: str | None) -> list[dict]:
+    """How long each model takes, one row each, and on standard error what may be concluded."""
+    to = results.here(chapter, device) if chapter else None
+    first = next(iter(models.values())).config
+    found = timing.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
+                           device=device)
+    print(found.text, file=sys.stderr)
+    if to:
+        for name in found:
+            results.record(f"latency.{name}", found[name], to=to, **_about(first))
+    return found.frame().to_dict("records")
+
+
+def _about(config) -> dict:
+    return {"preset": config.preset, "setting": config.setting, "num_classes": config.num_classes,
+            "img_size": list(config.img_size)}

@@ -1,0 +1,265 @@
+"""The command line: every example of its help runs, and every error is one line that says what is allowed."""
+
+import csv
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from medbench import commands, console, results
+from medbench.__main__ import app, main
+from medbench.config import ALL_MODELS, MODELS
+
+TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1".split()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a manifest of 18 images and two scans; records of the module's commands go there too."""
+    from PIL import Image
+    folder = tmp_path_factory.mktemp("work")
+    rng, lines = np.random.default_rng(0), ["path,label,split"]
+    for i in range(18):
+        Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{('glioma', 'meningioma', 'pituitary')[i % 3]},{('train', 'val', 'test')[i // 6]}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(place, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(place / "results"))
+    monkeypatch.delenv("MEDBENCH_DEBUG", raising=False)
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    """The name of one tiny trained run."""
+    [row] = commands.train(["fastformer"], "smoke", "phantom", None, 0, "cpu", console.assignments(TINY[1::2]))
+    return row["run"]
+
+
+def succeeds(capsys, *arguments) -> str:
+    """Run a command that has to succeed; returns what it printed."""
+    capsys.readouterr()
+    code = main(list(map(str, arguments)))
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def fails(capsys, *arguments) -> str:
+    """Run a command that has to fail; returns its one line of complaint, the last after any progress bars."""
+    capsys.readouterr()
+    code = main(list(map(str, arguments)))
+    printed = capsys.readouterr()
+    assert code == 2 and printed.out == "", (code, printed.out)
+    *before, last = re.split(r"[\r\n]+", printed.err.strip())
+    assert last.startswith("error: ") and all(re.match("|reading|drawing", line) for line in before), printed.err
+    return last
+
+
+# --------------------------------------------------------------------------------------------- help and its examples
+def examples() -> list[str]:
+    lines = [line for info in app.registered_commands for line in (info.epilog or "").splitlines()]
+    return [line.removeprefix("  python -m medbench ") for line in lines if line.startswith("  python -m medbench ")]
+
+
+def shrunk(example: str, run: str) -> list[str]:
+    """An example as it stands, but tiny: the smoke preset, this module's run and files, any device."""
+    words = shlex.split(re.sub(r" > .*", "", example))
+    swap = {"small": "smoke", "3f2a": run[:6], "runs/3f2a": run, "9c41": run, "cuda": "cpu", "all": "none,resnet50",
+            "16": "2", "brain-tumor-mri/manifest.csv": "manifest.csv", "scan.png": "0.png", "scan1.png": "1.png",
+            "scan2.png": "2.png", "scans/*.png": "3.png"}
+    words = [swap.get(word, word) for word in words]
+    more = {"train": TINY, "evaluate": ["--bootstrap", "5"], "latency": ["--rounds", "1", "--seconds", "1"]}
+    if words[0] in ("train", "cost", "latency") and "--preset" not in words:
+        words += ["--preset", "smoke"]
+    return words + more.get(words[0], [])
+
+
+def test_help_lists_the_commands_and_each_has_examples(capsys):
+    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "book")
+    overview = succeeds(capsys)
+    assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
+    for name in names:
+        assert re.search(rf"^  {name} .*\.$", overview, re.M), f"{name} has no short description that fits"
+        assert name == "book" or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
+
+
+@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith("book")])
+def test_every_example_runs(capsys, example, run):
+    printed = succeeds(capsys, *shrunk(example, run))
+    assert printed or "--out" in example
+
+
+@pytest.mark.parametrize("arguments", [["book"], ["book", "--help"]])
+def test_the_book_explains_itself(capsys, arguments):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 0 and "05_performer" in capsys.readouterr().out
+
+
+def test_the_book_passes_its_arguments_on(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["book", "bild"])
+    assert left.value.code == 2 and "invalid choice: 'bild'" in capsys.readouterr().err
+
+
+def test_python_m_medbench_starts_and_fails_without_a_traceback():
+    line = [sys.executable, "-m", "medbench", "cost", "--preset", "tiny"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr == "error: preset is 'tiny'; allowed: 'paper', 'small', 'smoke'\n"
+
+
+# --------------------------------------------------------------------------------------------- what they print
+def test_train_tells_the_run_and_a_second_time_loads_it(capsys, run):
+    [row] = json.loads(succeeds(capsys, "train", "--model", "fastformer", "--preset", "smoke", "--device", "cpu", *TINY,
+                                "--format", "json"))
+    assert row["run"] == run and row["loaded"] is True and row["samples_seen"] == 24
+    assert {"val_balanced_accuracy", "val_macro_auroc"} <= set(row)
+
+
+def test_evaluate_scores_with_intervals_and_records(capsys, run):
+    printed = succeeds(capsys, "evaluate", run, "--bootstrap", "20", "--record", "10_training", "--format", "csv")
+    [row] = csv.DictReader(io.StringIO(printed))
+    assert float(row["macro_auroc_low"]) <= float(row["macro_auroc"]) <= float(row["macro_auroc_high"])
+    found = results.value("phantom.fastformer.macro_auroc", chapter="10_training", roots=(results.results_root(),))
+    assert found == float(row["macro_auroc"])
+
+
+def test_a_table_puts_the_interval_behind_its_value():
+    stream = io.StringIO()
+    rows = [{"model": "a", "x": 0.5, "x_low": 0.4, "x_high": 0.6}, {"model": "b", "x": float("nan")}]
+    console.show(rows, stream=stream)
+    assert stream.getvalue() == "model               x\na      0.5 [0.4, 0.6]\nb                   -\n"
+
+
+def test_predict_gives_a_probability_for_each_class(capsys, run):
+    rows = list(csv.DictReader(io.StringIO(succeeds(capsys, "predict", run, "0.png", "1.png"))))
+    assert [row["path"] for row in rows] == ["0.png", "1.png"]
+    for row in rows:
+        chances = {key: float(value) for key, value in row.items() if key not in ("path", "decision")}
+        assert len(chances) == 10 and abs(sum(chances.values()) - 1) < 1e-9
+        assert row["decision"] == max(chances, key=chances.get)
+
+
+def test_predict_decides_as_evaluate_does(run):
+    from medbench import data, training
+    images = np.stack([data.read_image(f"{i}.png", 112) for i in range(4)])
+    opened = training.load_run(commands.run_folder(run))
+    wanted = (training.predict(opened.model, images) - np.log(opened.prior)).argmax(1)
+    rows = commands.predict(run, [f"{i}.png" for i in range(4)], "cpu")
+    assert [row["decision"] for row in rows] == [opened.classes[i] for i in wanted]
+
+
+def test_predict_needs_nothing_but_the_folder(capsys, run, monkeypatch, tmp_path):
+    folder = commands.run_folder(run)
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path))
+    assert succeeds(capsys, "predict", folder, "0.png").startswith("path,decision,")
+
+
+def test_cost_reproduces_the_studys_column(capsys):
+    rows = json.loads(succeeds(capsys, "cost", "--models", "linformer", "--setting", "seed", "--num-classes", "1000",
+                               "--format", "json"))
+    assert [row["params"] for row in rows] == [28_562_812] and abs(rows[0]["macs_fvcore"] / 1.5613e9 - 1) < 5e-3
+
+
+def test_cost_and_latency_record(capsys):
+    succeeds(capsys, "cost", "-m", "window,none", "--preset", "smoke", "--record", "11_cost")
+    succeeds(capsys, "latency", "-m", "none", "--preset", "smoke", "--rounds", "1", "--seconds", "1", "--record",
+             "12_latency", "--device", "cpu")
+    table = results.load(results.results_root())
+    assert set(table.loc[table.chapter == "11_cost", "model"]) == {"window", "none"}
+    assert (table.quantity == "latency").any() and set(table.loc[table.chapter == "11_cost", "preset"]) == {"smoke"}
+
+
+def test_explain_draws_a_png(capsys, run):
+    from PIL import Image
+    said = succeeds(capsys, "explain", run, "0.png", "--target", "edema", "--out", "e.png")
+    assert said.startswith("e.png: integrated_gradients for 'edema' by fastformer; completeness error")
+    assert Image.open("e.png").size[0] > 500
+
+
+def test_names_of_models():
+    assert commands.model_names(["all"]) == list(MODELS)
+    others = [name for name in MODELS if name != "window"]
+    assert commands.model_names(["window,none", "window", "all"]) == ["window", "none", *others]
+
+
+def test_values_typed_on_the_command_line():
+    given = ["r=16", "lpi=true", "depths=(1,2)", "lr=1e-3", "source=phantom", "loss=logit_adjustment"]
+    assert console.assignments(given) == {"r": 16, "lpi": True, "depths": (1, 2), "lr": 1e-3, "source": "phantom",
+                                          "loss": "logit_adjustment"}
+
+
+# --------------------------------------------------------------------------------------------- errors
+@pytest.mark.parametrize("line, named", [
+    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, explain, book"]),
+    ("cost --modle softmax", ["--modle", "allowed: --model, --preset"]),
+    ("cost --models softmax,fastfromer", ["model name is 'fastfromer'", *ALL_MODELS]),
+    ("cost --preset tiny", ["preset is 'tiny'", "'paper', 'small', 'smoke'"]),
+    ("cost --setting exact", ["setting is 'exact'", "'faithful', 'seed'"]),
+    ("cost --batch x", ["--batch", "integer", "cost --help"]),
+    ("cost --batch 0", ["--batch", "greater than or equal to 1"]),
+    ("cost --format xml", ["format is 'xml'", "'table', 'csv', 'json'"]),
+    ("cost -m softmax --img-size 225", ["img_size", "225", "patch_size 7"]),
+    ("cost -m softmax --set r", ["--set got 'r'", "name=value"]),
+    ("cost -m softmax --set r=4", ["softmax", "'r'"]),
+    ("cost --record ../x", ["chapter is '../x'", "10_training"]),
+    ("train", ["--model", "train --help"]),
+    ("train -m softmax --profile desktop", ["profile is 'desktop'", "'laptop'"]),
+    ("train -m softmax --device tpu", ["device is 'tpu'", "'cuda'"]),
+    ("train -m softmax --set epochs=0", ["epochs is 0", "from 1"]),
+    ("train -m softmax --set num_heads=(5,5,5,5)", ["num_heads 5", "divide"]),
+    ("train -m softmax --data nowhere.csv", ["nowhere.csv", "does not exist", "path, label, split"]),
+    ("evaluate ffff", ["no finished run 'ffff'"]),
+    ("predict RUN", ["IMAGES"]),
+    ("predict RUN 0.png gone.png manifest.csv", ["2 of 3 images", "gone.png", "manifest.csv"]),
+    ("evaluate RUN --data manifest.csv", ["knows the classes acute_infarct", "the data have glioma"]),
+    ("explain RUN 0.png --method magic", ["method is 'magic'", "'integrated_gradients'", "'occlusion'"]),
+    ("explain RUN 0.png --target tumour", ["target is 'tumour'", "'edema'"]),
+    ("explain RUN 0.png --out e.jpg", ["'e.jpg'", ".png"]),
+    ("latency --rounds 0", ["--rounds", "greater than or equal to 1"]),
+])
+def test_errors(capsys, line, named, run):
+    said = fails(capsys, *(run if word == "RUN" else word for word in line.split()))
+    missing = [word for word in named if word not in said]
+    assert not missing, f"{said!r} lacks {missing}"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("command", ["train -m none", "latency -m none", "predict RUN 0.png", "explain RUN 0.png"])
+def test_cuda_without_a_gpu(capsys, command, run):
+    words = [run if word == "RUN" else word for word in command.split()]
+    assert "device is 'cuda' but torch sees 0 CUDA GPUs" in fails(capsys, *words, "--device", "cuda")
+
+
+def test_nothing_is_drawn_before_an_error(capsys, monkeypatch):
+    def drawn(*_, **__):
+        raise AssertionError("work began before the error")
+    monkeypatch.setattr(commands, "load_data", drawn)
+    assert "'rank'" in fails(capsys, "train", "-m", "softmax,linformer", "--preset", "smoke", "--set", "rank=8")
+
+
+def test_an_interruption_says_that_nothing_is_lost(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(commands, "cost", interrupted)
+    assert main(["cost", "-m", "none", "--preset", "smoke"]) == 130
+    assert "goes on where this one was" in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+    def broken(*_):
+        raise KeyError("a bug")
+    monkeypatch.setattr(commands, "cost", broken)
+    with pytest.raises(KeyError):
+        main(["cost", "-m", "none", "--preset", "smoke"])
