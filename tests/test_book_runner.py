@@ -427,12 +427,19 @@ def test_the_status_line_shows_the_newest_bar_and_keeps_other_words(capfd):
 
 
 def test_a_second_run_waits_and_says_so(tmp_path, capsys):
-    from filelock import FileLock
-    held = FileLock(tmp_path / "book.lock", thread_local=False)
-    held.acquire()
-    threading.Timer(0.5, held.release).start()
-    with execute._alone(tmp_path / "book.lock"):
-        assert not held.is_locked
+    path, held, over = tmp_path / "book.lock", threading.Event(), []
+
+    def first_run():
+        with execute._alone(path):
+            held.set()
+            time.sleep(0.5)
+            over.append(True)
+    other = threading.Thread(target=first_run)
+    other.start()
+    held.wait(10)
+    with execute._alone(path):
+        assert over == [True]
     assert "another run is at work" in capsys.readouterr().out
-    with execute._alone(tmp_path / "book.lock"):
+    with execute._alone(path):
         assert capsys.readouterr().out == ""
+    other.join()
