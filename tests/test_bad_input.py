@@ -195,3 +195,42 @@ def test_inputs_of_the_wrong_size():
     refuses(lambda: model(torch.zeros(1, 1, 128, 128)), "112", "128", "img_size")
     refuses(lambda: mb.cost.profile(model, (112, 112)), "112", "does not run through")
     refuses(lambda: mb.cost.profile("softmax", (1, 3, 224, 224)), "str", "torch.nn.Module", error=TypeError)
+
+
+# --------------------------------------------------------------------------------------------- training
+@pytest.fixture
+def data(manifest):
+    return load(manifest())
+
+
+@pytest.mark.parametrize("shape, named", [
+    ({"num_classes": 10, "img_size": 32}, ["num_classes=10", "2 classes", "glioma, meningioma", "num_classes=2"]),
+    ({"num_classes": 2, "img_size": 64}, ["(64, 64)", "(32, 32)", "img_size"]),
+])
+def test_a_model_that_does_not_fit_the_data(data, tmp_path, shape, named):
+    model = mb.build_model("none", "smoke", depths=(1, 1), embed_dims=(16, 32), num_heads=(1, 2), **shape)
+    refuses(lambda: mb.fit(model, data, TrainingConfig(epochs=1), cache=tmp_path, progress=False), *named)
+    assert not (tmp_path / "runs").exists()
+
+
+@NO_GPU
+def test_training_on_cuda_without_a_gpu(data, tmp_path):
+    model = mb.build_model("none", "smoke", num_classes=2, depths=(1, 1), embed_dims=(16, 32), num_heads=(1, 2))
+    training = TrainingConfig(device="cuda")
+    refuses(lambda: mb.fit(model, data, training, cache=tmp_path), "'cuda'", "0 CUDA GPUs", "'cpu'", error=RuntimeError)
+
+
+def test_a_folder_that_holds_no_run(tmp_path):
+    missing = tmp_path / "x"
+    refuses(lambda: mb.training.load_run(missing), "no readable run.json", "finished run", error=FileNotFoundError)
+    (tmp_path / "run.json").write_text('{"finished": tru')
+    refuses(lambda: mb.training.load_run(tmp_path), "no readable run.json", error=FileNotFoundError)
+
+
+# --------------------------------------------------------------------------------------------- class folders
+def test_class_folders(tmp_path):
+    refuses(lambda: load(tmp_path), "holds no image", "<class>/<image>", ".png")
+    (tmp_path / "glioma").mkdir()
+    for i in range(30):
+        (tmp_path / "glioma" / f"{i}.png").write_bytes(b"x")
+    refuses(lambda: load(tmp_path), "one class only", "'glioma'", "two")
