@@ -288,9 +288,10 @@ drawings.before_and_after(before, after).round(2)
 #   {value}`01_data:shortcut.after.intensity_statistics_macro_auroc|.2f`. One half is guessing.
 # - The height of the slice gave the pituitary class away with
 #   {value}`01_data:shortcut.before.slice_height_auroc.pituatary_lesion|.2f`, now with
-#   {value}`01_data:shortcut.after.slice_height_auroc.pituatary_lesion|.2f`. Above one half, it has to be: a pituitary
-#   lesion can only be drawn at its place, so a slice far above it speaks against the class. That is anatomy, and no
-#   shortcut can be made of it alone.
+#   {value}`01_data:shortcut.after.slice_height_auroc.pituatary_lesion|.2f`. It has to stay above one half: a
+#   pituitary lesion can only be drawn at its place, so a slice far above it speaks against the class. That is
+#   anatomy. It does not tell ten classes apart: the balanced accuracy of the height alone is
+#   {value}`01_data:shortcut.after.slice_height_balanced_accuracy|.2f`.
 # - Even with the lesion covered, the pituitary class was found with
 #   {value}`01_data:shortcut.before.masked_auroc.pituatary_lesion|.2f`. Now it is
 #   {value}`01_data:shortcut.after.masked_auroc.pituatary_lesion|.2f`. With so few images these numbers scatter around
@@ -367,9 +368,9 @@ pd.DataFrame(rows)[["quantity", "value", "n"]].round(2)
 #
 # A drawing cannot replace the real thing. Chapter 10 therefore trains the same models on real MRI too:
 #
-# *brain-tumor-mri*: 2,824 slices of the data set of Jun Cheng and colleagues {cite}`cheng2017,cheng2015`,
-# T1-weighted with contrast agent, of 233 patients at Nanfang Hospital and Tianjin Medical University, 2005 to 2010.
-# Licence: CC BY 4.0. Three classes: glioma, meningioma, pituitary tumour, with a box around each tumour.
+# *brain-tumor-mri*: 2,824 slices of the data set of Jun Cheng and colleagues {cite}`cheng2017,cheng2015`, T1-weighted
+# with contrast agent, of 233 patients at Nanfang Hospital and Tianjin Medical University, 2005 to 2010. Licence: CC
+# BY 4.0. Three classes: glioma, meningioma, pituitary tumour, with a box around each tumour.
 #
 # Before its numbers appear, this is what they can and cannot say:
 #
@@ -378,8 +379,7 @@ pd.DataFrame(rows)[["quantity", "value", "n"]].round(2)
 # - *Block split* means: the slices keep their original order, in which one patient's slices follow each other. The
 #   split takes contiguous blocks and leaves out eight slices at each border. That is a stand-in for patients, not the
 #   real thing.
-# - It is not the study's task. It checks whether what we say about drawings is at least not absurd on photographs of
-#   reality.
+# - It is not the study's task. It checks whether what we say about drawings is at least not absurd on real scans.
 #
 # RadImageNet itself has CT, MRI and ultrasound images with 165 labels taken from radiology reports
 # {cite}`mei2022radimagenet`. It has known exact duplicates, some of them in folders of different classes, and blank
@@ -508,8 +508,8 @@ check("data.split_by_group", split_by_group)
 # ## What the study says, and what is right
 #
 # The study's primer explains several classes wrongly: *extra* as anything unusual, a FLAIR hyperintensity as more
-# blood flow, white matter changes as changes of the shape of fibres. The page on errata lists each with its source,
-# and what RadImageNet really holds.
+# blood flow, white matter changes as changes of the shape of fibres. [The page on errata](../errata.md) lists each
+# with its source, and what RadImageNet really holds.
 #
 # ## Further reading
 #
