@@ -155,6 +155,16 @@ def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], me
     print(NOTICE, file=sys.stderr)
 
 
+@app.command("real-mri")
+def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
+    """Train, score and record all models on brain-tumor-mri.
+
+    The data are looked for in the folder that MEDBENCH_DATA names. Chapter 10 shows the records.
+    """
+    from .book.real import record_real_mri
+    console.show(record_real_mri(seed=seed, device=device), form)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
              epilog="\b\nExamples:\n  python -m medbench book build\n  python -m medbench book chapter 05_performer "
                     "--profile smoke")
