@@ -178,6 +178,14 @@ def test_steal_disturbs_too_and_unreadable_counters_do_not():
     assert found["b"].verdict == "slower" and found.rounds[0].load.pressure is None
 
 
+def test_disturbance_is_a_share_of_the_time():
+    cores = os.cpu_count() or 1
+    quiet = timing.between(Load(3.0, 1.0), Load(3.5, 1.0 + 0.2 * cores), seconds=10.0)
+    assert (quiet.pressure, quiet.steal, quiet.disturbed) == (pytest.approx(0.05), pytest.approx(0.02), False)
+    assert timing.between(Load(3.0), Load(3.5), seconds=2.0).disturbed
+    assert timing.between(Load(steal=0.0), Load(steal=0.2 * cores), seconds=2.0).disturbed
+
+
 def test_load_is_read_from_this_machine():
     load = timing.read_load()
     for value in (load.stalled, load.steal):
