@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from ..config import PRIORS, in_range, one_of
-from .drawing import numbers
+from .drawing import Draws, numbers
 from .lesions import LESIONS
-from .render import Look, render
+from .render import Look, height, render
 from .signals import MATERIALS
 
 CLASSES = tuple(LESIONS)
@@ -30,7 +30,7 @@ CLASS_NAMES = {
 }
 STUDY_COUNTS = dict(zip(CLASSES, (513, 272, 2307, 125, 1259, 751, 1721, 27374, 83, 10266)))
 CONTRASTS = tuple(MATERIALS)
-VERSION = 1                    # raised whenever a drawing changes: old caches are then drawn anew
+VERSION = 2                    # raised whenever a drawing changes: old caches are then drawn anew
 CHUNK = 256                    # samples whose random numbers are held at once
 GROUP = 32                     # samples of one class drawn at once: fits the cache of a core
 
@@ -98,6 +98,17 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
 def twin(labels, indices, **options) -> Batch:
     """The healthy twins: the same heads, slices, coils and noise, without lesion or displacement. Arguments as `generate`."""
     return generate(labels, indices, healthy=True, **options)
+
+
+def slice_levels(labels, indices, *, seed: int, sella_slices: bool = True) -> np.ndarray:
+    """The heights (n,) in MNI mm of the slices that `generate` draws for these samples, without drawing them."""
+    indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+    labels, uniform = torch.from_numpy(_checked(labels, len(indices))), numbers(seed, indices, 1)[0][:, 1:]
+    heights = np.empty(len(indices), np.float32)
+    for label in labels.unique().tolist():
+        rows = labels == label
+        heights[rows.numpy()] = height(CLASSES[label], Draws(uniform[rows]), sella_slices)[0].flatten().numpy()
+    return heights
 
 
 def _checked(labels, n: int) -> np.ndarray | None:

@@ -1,65 +1,71 @@
-"""Every image gets one histogram: the cure for the intensity shortcut.
+"""The cure for the intensity shortcut: a random brightness curve for every image, and one histogram for all heights.
 
-A large bright lesion changes how many pixels are bright, and counting them needs no look at where they are. So the
-whole image, lesion and background included, is brought to a reference histogram: its ranks u in [0, 1] go through the
-reference's quantile function. The reference itself is bent anew for each image by a random increasing map drawn
-before the label is looked at, so that what a masked lesion leaves behind in the histogram says little either.
+Counting bright pixels needs no look at where they are. A lesion changes that count, and so does the height of the
+slice: at the base of the skull there is less white matter and more air. So two things are done before the label is
+looked at:
+
+1. A slice at the level of the sella takes the histogram that the same head, healthy, has higher up: its ranks, lesion
+   and background included, go through the quantile function of that second slice. The height then leaves no trace.
+2. Every image goes through a random increasing curve of its own, as window and gain differ between scanners.
+
+Matching every image to one reference hides more of the lesion in the whole histogram, but what is left of it when the
+lesion is covered then lacks the bright pixels and gives the class away (up to 0.86 AUROC in a trial). What covers for
+the lesion here is the scalp, whose fat is as bright as any lesion and differs more from head to head.
 """
 
-import numpy as np
 import torch
 
-BINS = 1024
-BEND_WIDE, BEND_FINE = 0.7, 0.5              # strength of the random map: over five spans, and from knot to knot
-SPANS = 6
-_RANKS = (0.0, 0.30, 0.42, 0.50, 0.58, 0.68, 0.80, 0.88, 0.94, 0.98, 1.0)
-_LEVELS = {
-    "flair": (0.0, 0.04, 0.06, 0.11, 0.27, 0.37, 0.46, 0.55, 0.70, 0.86, 1.0),
-    "t2": (0.0, 0.05, 0.08, 0.16, 0.32, 0.38, 0.46, 0.56, 0.72, 0.88, 1.0),
-    "t1": (0.0, 0.05, 0.08, 0.16, 0.30, 0.42, 0.54, 0.66, 0.76, 0.88, 1.0),
-}
-RANKS = np.concatenate([np.linspace(0, 0.42, 4), np.linspace(0.42, 0.9, 12)[1:], np.linspace(0.9, 1, 12)[1:]])
-LEVELS = {contrast: np.interp(RANKS, _RANKS, levels) for contrast, levels in _LEVELS.items()}
+BINS = 1024                    # of the brightness axis
+RANKS = 257                    # at which quantiles are kept
+KNOTS, SPANS = 24, 6
+BEND_WIDE, BEND_FINE = 0.3, 0.3
 
 
-def reference(contrast: str, normal: torch.Tensor) -> torch.Tensor:
-    """A quantile function per image: levels (n, 26) at RANKS, increasing from 0 to 1.
+def curves(normal: torch.Tensor) -> torch.Tensor:
+    """Increasing curves from [0, 1] to [0, 1]: their values (n, 25) at even steps, from 0 to 1.
 
-    Equation: the increments of the contrast's table times exp(0.7 w + 0.5 f), normalised to sum to one; w runs
-    linearly between six standard normal numbers, f is one of its own for each increment.
+    Equation: the slopes are exp(0.3 w + 0.3 f), normalised to sum to one; w runs linearly between six standard normal
+    numbers, f is one of its own for each of 24 steps.
 
-    Arguments: `normal` (n, at least 31) standard normal numbers, drawn before the label is looked at.
+    Arguments: `normal` (n, at least 30) standard normal numbers.
     """
-    rise = torch.as_tensor(LEVELS[contrast], dtype=torch.float32, device=normal.device).diff()
-    at = torch.linspace(0, SPANS - 1, len(rise), device=normal.device)
+    at = torch.linspace(0, SPANS - 1, KNOTS, device=normal.device)
     left = at.long().clamp(max=SPANS - 2)
     wide = torch.lerp(normal[:, left], normal[:, left + 1], at - left)
-    rise = rise * torch.exp(BEND_WIDE * wide + BEND_FINE * normal[:, SPANS:SPANS + len(rise)])
-    levels = torch.cat([torch.zeros_like(rise[:, :1]), rise.cumsum(1)], 1)
-    return levels / levels[:, -1:]
+    slopes = torch.exp(BEND_WIDE * wide + BEND_FINE * normal[:, SPANS:SPANS + KNOTS])
+    values = torch.cat([torch.zeros_like(slopes[:, :1]), slopes.cumsum(1)], 1)
+    return values / values[:, -1:]
 
 
-def match(images: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Bring images (n, H, W) to the histograms whose quantiles at RANKS are `levels` (n, 26). Values in [0, 1].
+def quantiles(images: torch.Tensor) -> torch.Tensor:
+    """The quantile functions (n, 257) of images (n, H, W), at even ranks from 0 to 1."""
+    flat = images.flatten(1).sort(1).values
+    return flat[:, torch.linspace(0, flat.shape[1] - 1, RANKS).round().long()]
 
-    Ranks come from a cumulative histogram of 1,024 bins, linear within a bin: increasing, so no order is reversed.
+
+def ranks(images: torch.Tensor) -> torch.Tensor:
+    """The share (n, 1025) of an image's pixels (n, H, W) that lie below each of 1,025 even levels from 0 to 1."""
+    counts = torch.zeros(len(images), BINS + 1, device=images.device)
+    counts.scatter_add_(1, (images.flatten(1) * BINS).long().clamp_(0, BINS - 1) + 1, torch.ones_like(images.flatten(1)))
+    return counts.cumsum(1) / images[0].numel()
+
+
+def lookup(values: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """Read functions at u (n, m) in [0, 1], linear between their `values` (n, k) at even steps."""
+    steps = values.shape[1] - 1
+    place = u * steps
+    left = place.long().clamp_(0, steps - 1)
+    here = values.gather(1, left)
+    return here + (place - left) * (values.gather(1, left + 1) - here)
+
+
+def remap(images: torch.Tensor, normal: torch.Tensor, low: torch.Tensor, donors: torch.Tensor | None):
+    """Both steps: images (n, H, W) in [0, 1], those in `low` (n,) with the histograms `donors` (m, 257), then the curves.
+
+    The map of each image is increasing: no order of brightness is reversed.
     """
-    flat = images.flatten(1)
-    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
-    position = (flat - low) * ((BINS - 1e-3) / (high - low).clamp(min=1e-6))
-    bin_ = position.long().clamp_(0, BINS - 1)
-    counts = torch.zeros(len(flat), BINS + 1, device=flat.device)
-    counts.scatter_add_(1, bin_ + 1, torch.ones_like(flat))
-    ranks = counts.cumsum(1) / flat.shape[1]                              # rank at each bin's edge
-    table = interpolate(ranks, levels)
-    here = table.gather(1, bin_)
-    above = table.gather(1, bin_ + 1)
-    return (here + (position - bin_) * (above - here)).view_as(images)
-
-
-def interpolate(u: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """The piecewise linear function through (RANKS, levels) at u (n, m)."""
-    ranks = torch.as_tensor(RANKS, dtype=torch.float32, device=u.device)
-    k = torch.searchsorted(ranks, u.contiguous(), right=True).clamp(1, len(RANKS) - 1)
-    left = levels.gather(1, k - 1)
-    return left + (u - ranks[k - 1]) / (ranks[k] - ranks[k - 1]) * (levels.gather(1, k) - left)
+    table = torch.linspace(0, 1, BINS + 1, device=images.device).expand(len(images), -1)
+    if low.any():
+        table = table.clone()
+        table[low] = lookup(donors, ranks(images[low]))
+    return lookup(lookup(curves(normal), table), images.flatten(1)).view_as(images)

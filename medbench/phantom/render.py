@@ -15,7 +15,8 @@ from .signals import TISSUES
 FIELD_OF_VIEW = 210.0          # mm
 CENTRE_Y = -17.0               # MNI y of the image's centre
 SELLA_SHARE = 0.25             # of every class but the pituitary lesion, which always lies there
-COMMON = 128                   # uniform numbers kept for head and scanner; the rest are the lesion's
+GAIN = 0.8                     # brightness 1.25 is the whitest that an image shows
+HEIGHT_DRAWS, COMMON = 3, 128   # uniform numbers kept for the slice, and for head and scanner; the rest are the lesion's
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,26 @@ def render(label: str, uniform, control, noise, look: Look, device: str, healthy
     Arguments: the samples' random numbers (see `drawing.numbers`); `healthy` leaves the lesion and its displacement out.
     Returns: images uint8, lesion bool, affected bool, each (n, H, W), and the slices' heights in mm (n,).
     """
-    size = noise.shape[-1]
-    draw = Draws(uniform[:, :COMMON], device)
     control, noise = control.to(device), noise.to(device)
-    head = _pose(label, draw, control, size, look, device)
-    lesion = LESIONS["normal" if healthy else label](head, Draws(uniform[:, COMMON:], device), look.contrast, look.difficulty)
+    draw = Draws(uniform[:, :COMMON], device)
+    z, low = height(label, draw, look.sella_slices)
+    image, opacity, affected = _expose("normal" if healthy else label, z, low, uniform, control, noise, look, device)
+    if look.histogram_matching:
+        rows, donors = low.flatten(), None
+        if rows.any():                                        # the same heads, healthy, higher up
+            here = rows.cpu()
+            z_up = height("normal", Draws(uniform[here, :COMMON], device), False)
+            donors = histogram.quantiles(_expose("normal", *z_up, uniform[here], control[rows], noise[rows], look, device)[0])
+        image = histogram.remap(image, control[:, 5].flatten(1), rows, donors)
+    image = _site(image, label, uniform[:, COMMON - 1, None, None].to(device), look)
+    return image.mul(255).round().clamp(0, 255).byte(), opacity > 0.5, affected, z.flatten()
+
+
+def _expose(label, z, low, uniform, control, noise, look, device):
+    """The image (n, H, W) as the scanner sees it, the lesion's opacity, and whether tissue is affected."""
+    draw = Draws(uniform[:, HEIGHT_DRAWS:COMMON], device)
+    head = _pose(z, low, draw, control, noise.shape[-1], device)
+    lesion = LESIONS[label](head, Draws(uniform[:, COMMON:], device), look.contrast, look.difficulty)
     x, y = lesion.displace(head)
     near = (head.depth / 6).clamp(0, 1)                       # nothing moves at the inner table
     x, y = head.x + near * (x - head.x), head.y + near * (y - head.y)
@@ -49,29 +65,31 @@ def render(label: str, uniform, control, noise, look: Look, device: str, healthy
     if look.decoys:
         image = _decoys(head, image, lesion, draw)
     image, opacity, oedema = lesion.paint(head, image)
-    image = _scanner(image, control, noise, draw, look)
-    image = _site(image, label, draw, look)
-    mask = opacity > 0.5
-    return image.mul(255).round().clamp(0, 255).byte(), mask, (oedema > 0.5) | moved, head.z.flatten()
+    return _scanner(image, control, noise, draw), opacity, (oedema > 0.5) | moved
 
 
-def _pose(label, draw, control, size, look, device) -> Head:
-    """Choose the slice and lay the pixels into the head: rotation, scale, shear, shift and a smooth warp."""
-    sella = draw.happens(SELLA_SHARE if look.sella_slices else 0.0)
-    height, low_height = draw(*CEREBRUM), draw(*SELLA)
+def height(label: str, draw: Draws, sella_slices: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The slice's MNI z in mm, and whether it shows the sella, each (n, 1, 1)."""
+    sella = draw.happens(SELLA_SHARE if sella_slices else 0.0)
+    high, low = draw(*CEREBRUM), draw(*SELLA)
     sella = sella | (label == "pituatary_lesion")
-    z = torch.where(sella, low_height, height).round()
+    return torch.where(sella, low, high).round(), sella
+
+
+def _pose(z, low, draw, control, size, device) -> Head:
+    """Lay the pixels into the head: rotation, scale, shear, shift and a smooth warp."""
     pixel = FIELD_OF_VIEW / size
     ruler = (torch.arange(size, device=device) + 0.5) * pixel - FIELD_OF_VIEW / 2
     column, row = ruler[None, None, :], -ruler[None, :, None]
     turn, scale, shear, stretch = draw(-0.16, 0.16), draw(0.94, 1.05), draw(-0.04, 0.04), draw(0.96, 1.04)
+    scale = scale * torch.where(low, 1.04, 1.0)               # the head is smaller there: as much air as higher up
     c, s = torch.cos(turn), torch.sin(turn)
     warp = 6.0 * smooth(control[:, :2, :6, :6], size)
     x = (c * column - s * row) / (scale * stretch) + draw(-5, 5) + warp[:, 0]
     y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
     slices = (z.flatten() - Z_LOW).long()
     rough, fine = 2 * smooth(control[:, 2, :12, :12], size), 2 * smooth(control[:, 3], size)
-    return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, sella, pixel, rough, fine)
+    return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, low, pixel, rough, fine)
 
 
 def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
@@ -81,14 +99,16 @@ def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:
     head.white, csf, other, head.ventricle = sample("tissue", head.slices, x, y).unbind(1)
     head.csf = ((csf * (0.75 + 0.9 * atrophy) * sulci - 0.2) / 0.45).clamp(0, 1)
     value = {name: draw(*limits) for name, limits in TISSUES[look.contrast].items()}
+    if not look.decoys:
+        value["fat"] = 1.3 * value["grey"]
     head.grey_value, head.csf_value = value["grey"], value["csf"]
     solid = over(value["grey"], head.white, value["white"]) * (1 + 0.03 * head.fine)
     brain = over(solid, head.csf, value["csf"])
     brain = over(brain, other, value["orbit"] * (1 + 0.3 * head.rough))
-    return _skull(head, brain, value, draw)
+    return _skull(head, brain, value, draw, look)
 
 
-def _skull(head: Head, image, value, draw) -> torch.Tensor:
+def _skull(head: Head, image, value, draw, look) -> torch.Tensor:
     """Rings around the hull: fluid, inner table, marrow, outer table, scalp, air."""
     gap, bone, scalp = draw(1, 3), draw(4, 7), draw(3.5, 10)
     out = -head.depth + 0.7 * head.rough
@@ -96,7 +116,8 @@ def _skull(head: Head, image, value, draw) -> torch.Tensor:
     image = over(image, step(out - gap, head.pixel), value["skull"])
     marrow = bell(out - gap - bone / 2, bone / 4)
     image = over(image, marrow * step(out - gap, head.pixel), value["marrow"])
-    image = over(image, step(out - gap - bone, head.pixel), value["fat"] * torch.exp(0.25 * head.rough + 0.12 * head.fine))
+    uneven = torch.exp(0.25 * head.rough + 0.12 * head.fine) if look.decoys else 1.0      # as bright as any lesion, here and there
+    image = over(image, step(out - gap - bone, head.pixel), value["fat"] * uneven)
     return over(image, step(out - gap - bone - scalp, head.pixel), 0.0)
 
 
@@ -124,19 +145,15 @@ def _decoys(head: Head, image, lesion, draw) -> torch.Tensor:
     return image
 
 
-def _scanner(image, control, noise, draw, look) -> torch.Tensor:
-    """Coil sensitivity, Rician noise, then the histogram; values in [0, 1]."""
-    size = image.shape[-1]
-    coil = torch.exp(0.12 * smooth(control[:, 4, :5, :5], size) * 2)
+def _scanner(image, control, noise, draw) -> torch.Tensor:
+    """Coil sensitivity, Rician noise and gain; values in [0, 1]."""
+    coil = torch.exp(0.12 * smooth(control[:, 4, :5, :5], image.shape[-1]) * 2)
     spread = draw(0.012, 0.04)
-    image = image * coil
-    image = torch.sqrt((image + spread * noise[:, 0]) ** 2 + (spread * noise[:, 1]) ** 2)
-    if not look.histogram_matching:
-        return image * 0.8
-    return histogram.match(image, histogram.reference(look.contrast, control[:, 5].flatten(1)))
+    image = torch.sqrt((image * coil + spread * noise[:, 0]) ** 2 + (spread * noise[:, 1]) ** 2)
+    return (GAIN * image).clamp(max=1)
 
 
-def _site(image, label, draw, look) -> torch.Tensor:
+def _site(image, label, u, look) -> torch.Tensor:
     """The mark that a site burns into its images, tied to the label with strength `confounding`.
 
     Sick heads come from the site that marks the top left corner with probability (1 + confounding) / 2, normal ones
@@ -145,7 +162,7 @@ def _site(image, label, draw, look) -> torch.Tensor:
     if not look.confounding:
         return image
     sick = -1.0 if label == "normal" else 1.0
-    first = draw.happens((1 + sick * look.confounding) / 2)
+    first = u < (1 + sick * look.confounding) / 2
     side = image.shape[-1]
     a, b, c = (max(1, round(side * f)) for f in (0.03, 0.07, 0.16))
     mark = torch.zeros(side, side, device=image.device)
