@@ -56,6 +56,7 @@ def visit(chromium, html):
         width, scheme = LOOKS[look]
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
+        context.set_default_timeout(120_000)                 # a busy machine is no finding
         tab, wrong = context.new_page(), []
         tab.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: wrong.append(f"script: {error}"))
@@ -103,7 +104,7 @@ def test_every_page(visit, name, look):
 
 def test_search_finds_a_chapter(visit):
     tab, wrong = visit("search.html?q=performer")
-    tab.wait_for_selector("#search-results li a", timeout=15000)
+    tab.wait_for_selector("#search-results li a")
     found = tab.eval_on_selector_all("#search-results li a", "all => all.map(a => a.getAttribute('href'))")
     assert any("05_performer" in link for link in found)
     assert wrong == []
