@@ -62,7 +62,7 @@ def begin(to: Path, profile: str | None = None) -> None:
 
 
 def record(subject, *measured, to: Path, seed: int | None = None, profile: str | None = None,
-           **context) -> list[Record]:
+           source: str | None = None, **context) -> list[Record]:
     """Add measured quantities to a result file, replacing those of the same name and seed.
 
     Args:
@@ -71,6 +71,7 @@ def record(subject, *measured, to: Path, seed: int | None = None, profile: str |
             `unit`, and optionally `low, high, n, samples, text, reason, suffix, model, context, quoted, source`.
         to: the file, from `here(chapter)`. seed: of the run; an `Experiment` brings its own.
         profile: the profile of the chapter; without it the file keeps the one it has.
+        source: where the data or a quoted figure come from, with their licence.
         context: what else tells this row from others, such as `batch=16`.
     Returns:
         The records as they were written.
@@ -83,7 +84,8 @@ def record(subject, *measured, to: Path, seed: int | None = None, profile: str |
         file = read(to) if to.exists() else ResultFile(device=to.parent.name, chapter=to.stem)
         file = _stamped(file.model_copy(update={"profile": profile or file.profile}))
         fingerprints |= {"machine": file.machine["fingerprint"], "commit": file.git["commit"]}
-        new = [_to_record(row, prefix, model, seed, context, fingerprints) for item in measured for row in _rows(item)]
+        shared = {"model": model, "seed": seed, "source": source, "fingerprints": fingerprints}
+        new = [_to_record(row, prefix, shared, context) for item in measured for row in _rows(item)]
         merged = {(r.name, r.seed): r for r in [*file.records, *new]}
         write(to, file.model_copy(update={"records": list(merged.values())}))
     return new
@@ -124,7 +126,8 @@ def _rows(item) -> list[dict]:
     return rows
 
 
-def _to_record(row: dict, prefix, model, seed, context, fingerprints) -> Record:
+def _to_record(row: dict, prefix: str, shared: dict, context: dict) -> Record:
+    """A row with what all rows of this call share, checked and in Python's own numbers."""
     row = dict(row)
     if "quantity" not in row:
         raise ValueError(f"a row of {prefix} has no 'quantity'; it has {', '.join(row)}")
@@ -140,8 +143,7 @@ def _to_record(row: dict, prefix, model, seed, context, fingerprints) -> Record:
         row[bound] = row.get(bound) if _finite(row.get(bound)) else None
     if row.get("samples") is not None:
         row["samples"] = [x if _finite(x) else None for x in row["samples"]]
-    fields = {"name": ".".join(parts), "model": model, "seed": seed, "context": merged, "fingerprints": fingerprints}
-    fields |= row
+    fields = {"name": ".".join(parts), **shared, "context": merged, **row}
     try:
         return Record(**fields)
     except ValidationError as error:

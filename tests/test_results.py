@@ -98,6 +98,11 @@ def test_a_data_set_is_named_by_its_folder_and_no_path_is_kept(to, experiment, t
     assert results.record(moved, row(), to=to)[0].fingerprints == one.fingerprints
 
 
+def test_a_source_stands_beside_every_row_and_a_rows_own_wins(to):
+    results.record("cost.none", [row("a"), row("b", source="page 3")], to=to, source="somebody, CC BY 4.0")
+    assert [r.source for r in read(to).records] == ["somebody, CC BY 4.0", "page 3"]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32("nan"), torch.tensor(float("-inf"))])
 def test_what_is_not_a_number_becomes_null_with_a_reason(to, bad):
     results.record("cost.softmax", row(value=bad, low=math.nan, samples=[1.0, math.nan]), to=to, extra=math.nan)
