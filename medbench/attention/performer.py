@@ -44,8 +44,9 @@ class Performer(Attention):
 
     `r`: number of features; by default $d \ln d$ (110 for $d = 32$). $W \in \mathbb R^{r \times d}$ has orthogonal
     rows of $\chi_d$-distributed length, is shared by the heads, drawn once, saved with the model and never redrawn.
-    Features are computed in float32 at least. No constant is added to the normaliser: factors that cancel are taken
-    out instead, so that it is never below 1. Tends to softmax attention as r grows.
+    Features are computed in float32 at least, their products in the type of $v$. No constant is added to the
+    normaliser: factors that cancel are taken out instead, so that it is never below 1. Tends to softmax attention as
+    r grows.
 
     Source: Choromanski et al. 2021, arXiv:2009.14794, sec. 2.2 to 2.4; the default r has the size of their
     theorem on uniform convergence, of order d log d.
@@ -78,9 +79,9 @@ class Performer(Attention):
         with without_autocast(q.device.type):
             log_k, log_q = self.log_features(k), self.log_features(q)
             c = log_k.detach().amax(-2, keepdim=True)                          # (B, h, 1, r)
-            phi_k = (log_k - c).exp()                                          # (B, h, N, r)
-            phi_q = (log_q + c).softmax(-1)                                    # (B, h, N, r)
-            return self.quotient(phi_q, phi_k, full_precision(v)).to(v.dtype)  # (B, h, N, d)
+            phi_k = (log_k - c).exp().to(v.dtype)                              # (B, h, N, r)
+            phi_q = (log_q + c).softmax(-1).to(v.dtype)                        # (B, h, N, r)
+            return self.quotient(phi_q, phi_k, v)                              # (B, h, N, d)
 
     def quotient(self, phi_q: Tensor, phi_k: Tensor, v: Tensor, eps: float = 0.0) -> Tensor:
         r"""$\phi(Q)\,(\phi(K)^\top V) \,/\, (\phi(Q)\,(\phi(K)^\top 1) + \epsilon)$, right to left: no N x N matrix."""

@@ -99,7 +99,12 @@ def test_far_keys_do_not_divide_by_zero():
 
 
 def test_features_are_float32_under_autocast():
-    performer, (q, k, v) = build("performer").float(), (x.float() for x in qkv())
+    """Exponents reach tens here: rounded to bf16 they would move the features by tens of per cent."""
+    performer, (q, k, v) = build("performer", dim=96, r=110), qkv(d=32, scale=2.0)
     exact = performer.mix(q, k, v)
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    reference = performer.mix(q.double(), k.double(), v.double())             # the same rounded inputs
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(performer.mix(q, k, v), exact, rtol=0, atol=0)
+        rough = performer.float().mix(q, k, v)
+    assert rough.dtype == torch.bfloat16 and (reference - exact).abs().max() > 1e-3
+    assert (rough.double() - reference).abs().max() < 0.01 * reference.abs().max()
