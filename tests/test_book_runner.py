@@ -1,5 +1,7 @@
 """The runner, on a tiny project of its own: what is stale, what is refused, what is left clean, what is wiped off."""
 
+import base64
+import io
 import itertools
 import json
 import os
@@ -9,9 +11,12 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from medbench.book import execute, notebook, runner, stamps
 from medbench.book.assemble import assemble, render
@@ -364,6 +369,23 @@ def test_a_failing_chapter_stops_the_book_and_keeps_the_others(checkout, capsys)
     assert execute.why(checkout, "01_first") is None
     assert not checkout.executed("02_second").exists()
     assert (checkout.build / "running/02_second.ipynb").exists()
+
+
+def test_large_pictures_of_brains_become_light_and_drawings_stay():
+    def picture(pixels):
+        png = io.BytesIO()
+        Image.fromarray(pixels).save(png, "PNG")
+        return nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(png.getvalue()).decode()})
+
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 4), np.uint8)
+    noise[..., 3] = 255
+    lines = np.full((900, 900, 4), 255, np.uint8)
+    cell = nbformat.v4.new_code_cell("pass", outputs=[picture(noise), picture(lines)], execution_count=1)
+    page = notebook.scrub(nbformat.v4.new_notebook(cells=[cell]), Path("/nowhere"))
+    photo, drawing = (output.data for output in page.cells[0].outputs)
+    assert set(photo) == {"image/jpeg"} and set(drawing) == {"image/png"}
+    assert Image.open(io.BytesIO(base64.b64decode(photo["image/jpeg"]))).size == (300, 300)
+    assert notebook.scrub(page, Path("/nowhere")).cells == page.cells
 
 
 def wait_for(condition, seconds=240):

@@ -185,8 +185,8 @@ def test_an_executed_chapter_is_whole_and_not_stale(path):
 def pictures(path):
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                yield cell, Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                yield cell, Image.open(io.BytesIO(base64.b64decode(output.data[kind])))
 
 
 @pytest.mark.parametrize("path", EDITION, ids=lambda p: p.stem)

@@ -6,7 +6,9 @@ around old outputs.
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import re
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 BAR = re.compile(r"\d+%\|.*\||\[\d+:\d\d[<,]")                       # what tqdm draws
 NO_WIDGETS = re.compile(r"TqdmWarning|IProgress not found|autonotebook import tqdm")
 IPYKERNEL = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^>]*>")
+LARGE_PICTURE = 100_000                                              # characters of base64
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,}\b")
 
 
@@ -90,10 +93,25 @@ def _clean_output(output: NotebookNode, root: Path) -> NotebookNode | None:
     data = output.get("data", {})
     data.pop("application/vnd.jupyter.widget-view+json", None)
     for kind, content in data.items():
-        if isinstance(content, str) and not kind.startswith("image/p"):
+        if isinstance(content, str) and not kind.startswith(("image/p", "image/j")):
             data[kind] = clean_text(content, root)
+    _lighten(data)
     output.get("metadata", {}).pop("execution", None)
     return output if data or output.output_type == "error" else None
+
+
+def _lighten(data: dict) -> None:
+    """Keep a large picture of brains, which PNG cannot compress, as JPEG; drawings of lines stay as they are."""
+    if len(data.get("image/png", "")) < LARGE_PICTURE:
+        return
+    from PIL import Image
+    whole, small = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA"), io.BytesIO()
+    flat = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
+    flat.save(small, "JPEG", quality=85, optimize=True)
+    found = base64.b64encode(small.getvalue()).decode()
+    if len(found) < 0.6 * len(data["image/png"]):
+        del data["image/png"]
+        data["image/jpeg"] = found
 
 
 def _clean_stream(text: str) -> str:
