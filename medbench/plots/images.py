@@ -17,6 +17,7 @@ def gallery(images, titles=None, masks=None, *, columns: int = 5):
     rows = -(-count // columns)
     _, axes = figure(rows, columns, width=min(1.9 * columns, 9), height=rows * (min(1.9, 9 / columns) + 0.25))
     axes = np.atleast_1d(axes).ravel()
+    axes[0].figure.set_dpi(70)                                         # about the pixels that the images have
     for place, ax in enumerate(axes):
         if place >= count:
             ax.set_axis_off()
