@@ -48,7 +48,7 @@ Set = Annotated[list[str], _option("--set", metavar="NAME=VALUE", help="a field 
 Form = Annotated[str, _option("--format", choices=console.FORMATS, help="of what is printed")]
 Seed = Annotated[int, _option("--seed", min=0, help="of weights and training")]
 Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=_chapter, help="also record into that "
-                                      "file of this device's results, such as real_mri")]
+                                      "file of this device's results, such as 10_real")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
@@ -82,7 +82,7 @@ def train(model: Models, preset: Preset = "small", data: Source = "phantom", pro
 
 
 @command("""evaluate 3f2a
-evaluate 3f2a 9c41 --baselines --record real_mri""")
+evaluate 3f2a 9c41 --baselines --record 10_real""")
 def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, _option(
         "--bootstrap", min=0, help="resamples for the 95 % intervals")] = 1000,
         baselines: Baselines = False, record: Chapter = "", form: Form = "table"):
@@ -155,7 +155,8 @@ def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], me
     print(NOTICE, file=sys.stderr)
 
 
-@app.command("real-mri")
+@command("""real-mri
+real-mri --seed 1 --device cuda""")
 def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
     """Train, score and record all models on brain-tumor-mri.
 

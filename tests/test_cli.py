@@ -86,7 +86,7 @@ def shrunk(example: str, run: str) -> list[str]:
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
-    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "book")
+    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "real-mri", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
@@ -94,7 +94,7 @@ def test_help_lists_the_commands_and_each_has_examples(capsys):
         assert name == "book" or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
 
 
-@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith("book")])
+@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith(("book", "real-mri"))])
 def test_every_example_runs(capsys, example, run):
     printed = succeeds(capsys, *shrunk(example, run))
     assert printed or "--out" in example
@@ -263,3 +263,24 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(commands, "cost", broken)
     with pytest.raises(KeyError):
         main(["cost", "-m", "none", "--preset", "smoke"])
+
+
+def test_real_mri_is_scored_and_recorded(capsys, place, monkeypatch):
+    from medbench.book import real
+    from medbench.config import Experiment
+
+    def tiny(name, seed=0, device="auto"):
+        source = str(place / "manifest.csv")
+        return Experiment.preset("smoke", name, seed, source=source, device="cpu", num_train=6, epochs=1)
+    monkeypatch.setattr(real, "experiment", tiny)
+    rows = real.record_real_mri(("none",), device="cpu", bootstrap=5)
+    assert [row["name"] for row in rows] == ["intensity_statistics", "thumbnails_28", "nearest_neighbour", "none"]
+    table = results.load(results.results_root())
+    table = table[table.chapter == real.REAL]
+    assert set(table.source) == {real.SOURCE} and str(place) not in "".join(table.name)
+    assert {"balanced_accuracy", "images", "training_seconds"} <= set(table.quantity)
+
+
+def test_real_mri_says_where_to_put_the_data(capsys, monkeypatch):
+    monkeypatch.setenv("MEDBENCH_DATA", "/nowhere/at/all")
+    assert "MEDBENCH_DATA is '/nowhere/at/all', which is no folder; set it" in fails(capsys, "real-mri")
