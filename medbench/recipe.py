@@ -91,6 +91,21 @@ def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
     return np.asarray(prior) if config.loss == "cross_entropy" else np.full(len(prior), 1 / len(prior))
 
 
+def start_at_prior(model: nn.Module, prior_behind: np.ndarray) -> None:
+    """Let a model begin by answering the class frequencies: its classifier's weights are 0 and its bias is their log.
+
+    Why: from random weights the first steps only silence the classifier, by a constant that grows in the features
+    until the last LayerNorm hides the image behind it; small pyramids then stay there. Models that cannot name their
+    classifier (timm's `get_classifier`) are left as they are.
+    """
+    head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if isinstance(head, nn.Linear):
+        nn.init.zeros_(head.weight)
+        if head.bias is not None:
+            with torch.no_grad():
+                head.bias.copy_(torch.as_tensor(np.log(prior_behind)))
+
+
 # --------------------------------------------------------------------------------------------- augmentation
 def uniforms(seed: int, epoch: int, indices: np.ndarray, draws: int) -> np.ndarray:
     """Numbers in [0, 1), (n, draws), that depend on (seed, epoch, index, draw) alone: SplitMix64 of a counter."""

@@ -30,7 +30,7 @@ from .scoring import Task
 
 __all__ = ["RECIPE_VERSION", "Run", "evaluate", "fit", "load_run", "predict"]
 
-RECIPE_VERSION = 1                 # raise it when a change to the code changes what is trained
+RECIPE_VERSION = 2                 # raise it when a change to the code changes what is trained
 CHECKPOINT_SECONDS = 30.0
 SELECTION = "val_macro_auroc"      # what chooses the epoch
 CHECK_STEPS = 20                   # how often the loss is looked at
@@ -193,7 +193,9 @@ class _Loop:
     def train(self) -> None:
         """All epochs that are left; the folder then holds a finished run."""
         found, best = checkpoint.load_state(self.run.directory, self.model, self.optimiser)
-        if found:
+        if not found:
+            recipe.start_at_prior(self.model, self.run.prior)
+        else:
             self.info, self.best = {name: found[name] for name in self.info}, best
         self.saved = self.began = time.perf_counter()
         self.cpu_began = time.process_time()

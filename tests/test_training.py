@@ -308,3 +308,15 @@ def test_an_experiment_on_other_data_sees_as_many_images():
     want = asked.data.num_train * asked.training.epochs
     assert abs(fitted.training.epochs * 2076 - want) <= 2076 / 2 and fitted.model.num_classes == 3
     assert asked.on(10, asked.data.num_train) == asked
+
+
+@pytest.mark.parametrize("loss", config.LOSSES)
+def test_a_model_begins_by_answering_the_prior(loss):
+    prior = np.array([0.6, 0.3, 0.1])
+    behind = recipe.prior_behind(TINY.replace(loss=loss), prior)
+    for name in ("xca", "resnet50"):
+        model = mb.build_model(name, "smoke", num_classes=3, img_size=64)
+        recipe.start_at_prior(model, behind)
+        answer = training.predict(model, np.random.default_rng(0).integers(0, 256, (4, 64, 64), dtype=np.uint8))
+        assert nn.functional.softmax(torch.from_numpy(answer), 1).numpy() == pytest.approx(np.tile(behind, (4, 1)))
+    recipe.start_at_prior(net(), behind)                                    # no get_classifier: left as it is
