@@ -317,8 +317,7 @@ drawings.before_and_after(before, after).round(2)
 # %%
 rows = drawings.confounding_rows((0.0, 0.5, 1.0), book.profile.num_val // 2, seed=4)
 mb.results.record("confounding", rows, to=book.results)
-pd.DataFrame({row["quantity"]: row["context"] | {"AUROC": row["value"]}
-              for row in rows}).T
+pd.DataFrame([row["context"] | {"AUROC": row["value"]} for row in rows]).round(2)
 
 # %% mystnb={"image": {"alt": "Four slices drawn with full confounding: two sick heads with a small white mark in the upper left corner, two normal heads with the mark in the lower right corner."}}
 marked = drawings.half_normal(4, seed=4, confounding=1.0)
