@@ -16,7 +16,7 @@ from medbench import commands, console, results
 from medbench.__main__ import app, main
 from medbench.config import ALL_MODELS, MODELS
 
-TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1".split()
+TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
 @pytest.fixture(scope="module")
