@@ -92,18 +92,15 @@ def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
 
 
 def start_at_prior(model: nn.Module, prior_behind: np.ndarray) -> None:
-    """Let a model begin by answering the class frequencies: its classifier's weights are 0 and its bias is their log.
+    """Let the classifier's bias begin at the log of the class frequencies (Lin et al. 2017, sec. 3.3).
 
-    Why: from random weights the first steps only silence the classifier, by a constant that grows in the features
-    until the last LayerNorm hides the image behind it; small pyramids then stay there. Models that cannot name their
-    classifier (timm's `get_classifier`) are left as they are.
+    Why: else the first steps teach the features a constant that says how frequent the classes are, and it hides the
+    image behind it. Models that cannot name their classifier (timm's `get_classifier`) are left as they are.
     """
     head = model.get_classifier() if hasattr(model, "get_classifier") else None
-    if isinstance(head, nn.Linear):
-        nn.init.zeros_(head.weight)
-        if head.bias is not None:
-            with torch.no_grad():
-                head.bias.copy_(torch.as_tensor(np.log(prior_behind)))
+    if isinstance(head, nn.Linear) and head.bias is not None:
+        with torch.no_grad():
+            head.bias.copy_(torch.as_tensor(np.log(prior_behind)))
 
 
 # --------------------------------------------------------------------------------------------- augmentation

@@ -281,7 +281,7 @@ mb.results.record("shortcut.after", after, to=book.results)
 drawings.before_and_after(before, after).round(2)
 
 # %% [markdown]
-# What we see:
+# Rows with *covered* are AUROCs of one class against normal heads, with the lesion covered. What we see:
 #
 # - Brightness alone told the classes apart with an AUROC of
 #   {value}`01_data:shortcut.before.intensity_statistics_macro_auroc|.2f`; with the cures it is

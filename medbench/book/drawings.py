@@ -56,9 +56,9 @@ def before_and_after(before: list[dict], after: list[dict]):
         return {".".join(filter(None, (row["quantity"], row.get("suffix")))): row["value"] for row in rows}
     first, second = by_name(before), by_name(after)
     covered = [name for name in first if name.startswith("masked_auroc")]
-    names |= {name: (f"covered: AUROC, {phantom.CLASS_NAMES[name.split('.')[1]].lower()}", 0.5) for name in covered}
+    names |= {name: (f"covered: {phantom.CLASS_NAMES[name.split('.')[1]].lower()}", 0.5) for name in covered}
     rows = {title: (first[name], second[name], chance) for name, (title, chance) in names.items()}
-    return pd.DataFrame(rows, index=["without cures", "with cures", "guessing"]).T
+    return pd.DataFrame(rows, index=["before", "after", "guessing"]).T
 
 
 def sick_or_not(train: phantom.Batch, test: phantom.Batch, *, seed: int = 0) -> float:
