@@ -211,3 +211,24 @@ def test_the_edition_can_be_put_together(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkout, "build", property(lambda _: Path(tmp_path)))
     tree = assemble(PLACE, committed=True)
     assert {p.stem for p in tree.glob("book/chapters/*.ipynb")} == set(PLACE.chapters)
+
+
+# --------------------------------------------------------------------------------------------- make
+TARGETS = ("book", "edition", "html", "chapter", "test", "test-full", "lint", "clean")
+
+
+def make(*arguments):
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_alone_lists_the_targets():
+    listed = make()
+    assert [target for target in TARGETS if not re.search(rf"^  make {target} +\w", listed, re.M)] == []
+
+
+def test_make_hands_its_variables_on():
+    said = make("-n", "chapter", "NAME=05_performer", "PROFILE=smoke", "DEVICE=cpu")
+    assert 'chapter "05_performer" --profile smoke --device cpu' in said
+    assert "-m slow" in make("-n", "test-full") and '-m "not slow"' in make("-n", "test-full")
+    assert "make test" in (ROOT / ".ci" / "run").read_text()

@@ -14,7 +14,7 @@ from .signals import TISSUES
 
 FIELD_OF_VIEW = 210.0          # mm
 CENTRE_Y = -17.0               # MNI y of the image's centre
-SELLA_SHARE = 0.25             # of every class but the pituitary lesion, which always lies there
+SELLA_SHARE = 0.16             # of every class but the pituitary lesion, which always lies there
 GAIN = 0.8                     # brightness 1.25 is the whitest that an image shows
 HEIGHT_DRAWS, COMMON = 3, 128   # uniform numbers kept for the slice, and for head and scanner; the rest are the lesion's
 
@@ -81,10 +81,10 @@ def _pose(z, low, draw, control, size, device) -> Head:
     pixel = FIELD_OF_VIEW / size
     ruler = (torch.arange(size, device=device) + 0.5) * pixel - FIELD_OF_VIEW / 2
     column, row = ruler[None, None, :], -ruler[None, :, None]
-    turn, scale, shear, stretch = draw(-0.16, 0.16), draw(0.94, 1.05), draw(-0.04, 0.04), draw(0.96, 1.04)
+    turn, scale, shear, stretch = draw(-0.12, 0.12), draw(0.95, 1.04), draw(-0.03, 0.03), draw(0.97, 1.03)
     scale = scale * torch.where(low, 1.04, 1.0)               # the head is smaller there: as much air as higher up
     c, s = torch.cos(turn), torch.sin(turn)
-    warp = 6.0 * smooth(control[:, :2, :6, :6], size)
+    warp = 5.0 * smooth(control[:, :2, :6, :6], size)
     x = (c * column - s * row) / (scale * stretch) + draw(-5, 5) + warp[:, 0]
     y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
     slices = (z.flatten() - Z_LOW).long()
