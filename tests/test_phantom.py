@@ -61,7 +61,8 @@ def test_classes_are_the_study_s():
     assert len(phantom.CLASSES) == 10 and list(phantom.CLASS_NAMES) == list(phantom.CLASSES)
     assert sum(phantom.STUDY_COUNTS.values()) == 44_671
     assert phantom.prior("study")[LABEL["normal"]] == pytest.approx(27374 / 44671)
-    assert phantom.prior("sqrt")[LABEL["normal"]] == pytest.approx(27374**0.5 / sum(v**0.5 for v in phantom.STUDY_COUNTS.values()))
+    roots = sum(v**0.5 for v in phantom.STUDY_COUNTS.values())
+    assert phantom.prior("sqrt")[LABEL["normal"]] == pytest.approx(27374**0.5 / roots)
     labels = phantom.generate(None, range(3000), seed=0, img_size=16, prior="sqrt").labels
     seen = np.bincount(labels, minlength=10) / 3000
     assert np.abs(seen - phantom.prior("sqrt")).max() < 0.03
@@ -116,7 +117,7 @@ def test_confounding_ties_a_mark_to_the_label():
 
 # --------------------------------------------------------------------------------------------- five distinctions
 def dark_change(name, where, n=40):
-    """Share of fluid-dark pixels, image minus twin, in the neighbourhood that `where` picks from (batch, distance in px)."""
+    """Share of fluid-dark pixels, image minus twin, where `where` picks by the distances in px (outside, inside)."""
     sick, image, well = with_twin(name, n)
     level = np.median(well[well > 60])
     out = []
@@ -124,7 +125,8 @@ def dark_change(name, where, n=40):
         mask = sick.lesion[k].numpy()
         if mask.any():
             near = where(ndimage.distance_transform_edt(~mask), ndimage.distance_transform_edt(mask))
-            out.append(((image[k] < 0.55 * level) & near).sum() / near.sum() - ((well[k] < 0.55 * level) & near).sum() / near.sum())
+            dark, before = (((picture < 0.55 * level) & near).sum() / near.sum() for picture in (image[k], well[k]))
+            out.append(dark - before)
     return np.mean(out)
 
 
@@ -135,7 +137,7 @@ def test_acute_effaces_sulci_chronic_widens_them():
 
 
 def ventricle_growth(name, n=80):
-    """Fluid near the midline on the lesion's side, over the twin's, minus one; slices through the lateral ventricles."""
+    """Fluid near the midline on the lesion's side, over the twin's, minus one; at the lateral ventricles' height."""
     sick, image, well = with_twin(name, n)
     growth = []
     for k in range(n):
@@ -163,7 +165,8 @@ def core_contrast(name, n=40):
     sick, image, _ = with_twin(name, n)
     ratios = []
     for k in range(n):
-        whole = (sick.lesion[k] | (sick.affected[k] & (sick.images[k] > 1.15 * np.median(image[k][image[k] > 60])))).numpy()
+        bright = sick.images[k] > 1.15 * np.median(image[k][image[k] > 60])
+        whole = (sick.lesion[k] | (sick.affected[k] & bright)).numpy()
         depth = ndimage.distance_transform_edt(ndimage.binary_fill_holes(whole))
         inner = depth > 0.66 * depth.max()
         ratios.append(image[k][inner].mean() / image[k][whole & ~inner].mean())
@@ -202,7 +205,8 @@ def test_push_moves_tissue_outwards_and_pull_widens_the_middle():
     x, y = torch.tensor([[[20.0]]]), torch.tensor([[[0.0]]])
     assert drawing.push(x, y, 0.0, 0.0, 15.0, 0.6)[0] < 20 and drawing.pull(x, y, 0.0, 0.0, 25.0, 0.3)[0] < 20
     far = torch.tensor([[[200.0]]])
-    assert torch.allclose(drawing.push(far, y, 0.0, 0.0, 15.0, 0.6)[0], far) and torch.allclose(drawing.pull(far, y, 0.0, 0.0, 25.0, 0.3)[0], far)
+    assert torch.allclose(drawing.push(far, y, 0.0, 0.0, 15.0, 0.6)[0], far)
+    assert torch.allclose(drawing.pull(far, y, 0.0, 0.0, 25.0, 0.3)[0], far)
 
 
 def test_the_cistern_above_the_sella_is_fluid():
@@ -211,8 +215,9 @@ def test_the_cistern_above_the_sella_is_fluid():
 
 
 @pytest.mark.parametrize("wrong, said", [
-    (dict(prior="flat"), "prior is 'flat'"), (dict(contrast="ct"), "contrast is 'ct'"), (dict(confounding=2.0), "confounding is 2.0"),
-    (dict(img_size=4), "img_size is 4"), (dict(difficulty=-1.0), "difficulty is -1.0"),
+    (dict(prior="flat"), "prior is 'flat'"), (dict(contrast="ct"), "contrast is 'ct'"),
+    (dict(confounding=2.0), "confounding is 2.0"), (dict(img_size=4), "img_size is 4"),
+    (dict(difficulty=-1.0), "difficulty is -1.0"),
 ])
 def test_wrong_options_are_named(wrong, said):
     with pytest.raises(ValueError, match=said):
@@ -234,14 +239,16 @@ def shortcut_sets(n_train, n_test, **options):
 
 
 def scores(train, test):
-    return baselines.shortcuts(train.images.numpy(), train.labels.numpy(), test.images.numpy(), test.labels.numpy(), classes=phantom.CLASSES)
+    return baselines.shortcuts(train.images.numpy(), train.labels.numpy(), test.images.numpy(), test.labels.numpy(),
+                               classes=phantom.CLASSES)
 
 
 def test_the_slice_says_nothing():
     labels = np.arange(20_000) % 10
     heights = phantom.slice_levels(labels, np.arange(20_000), seed=0)
     half = labels[::2] * 0 + 1 > 0
-    found = baselines.slice_level(heights[:10_000], labels[:10_000], heights[10_000:], labels[10_000:], classes=phantom.CLASSES)
+    found = baselines.slice_level(heights[:10_000], labels[:10_000], heights[10_000:], labels[10_000:],
+                                  classes=phantom.CLASSES)
     assert half.all() and found.balanced_accuracy.value <= 0.20
     before = phantom.slice_levels(labels, np.arange(20_000), seed=0, sella_slices=False)
     assert before[labels == LABEL["pituatary_lesion"]].max() < before[labels != LABEL["pituatary_lesion"]].min()
@@ -255,8 +262,8 @@ def test_no_shortcut_scores_above_its_bound():
     assert found["intensity_statistics"].macro_auroc.value <= 0.65
     assert found["thumbnails_28"].balanced_accuracy.value <= 0.40
     normal = phantom.generate([LABEL["normal"]] * 1500, range(2 * 10**7, 2 * 10**7 + 1500), seed=21)
-    images, labels, masks = (np.concatenate([a, b]) for a, b in
-                             zip((test.images, test.labels, test.lesion), (normal.images, normal.labels, normal.lesion)))
+    images, labels, masks = (np.concatenate([getattr(part, name) for part in (test, normal)])
+                             for name in ("images", "labels", "lesion"))
     covered = baselines.masked_lesions(images, labels, masks, normal=LABEL["normal"], classes=phantom.CLASSES)
     assert max(covered.values()) <= 0.60, covered
 
@@ -278,4 +285,4 @@ def test_three_hundred_images_a_second_on_two_cores():
     phantom.generate(None, range(512), seed=0, prior="sqrt")
     seconds = (time.process_time() - start) / 512
     torch.set_num_threads(before)
-    assert seconds < 2 / 300, f"{1000 * seconds:.2f} ms of CPU time an image; two cores then draw {2 / seconds:.0f} a second"
+    assert seconds < 2 / 300, f"{1000 * seconds:.2f} ms of CPU time an image; two cores draw {2 / seconds:.0f} a second"

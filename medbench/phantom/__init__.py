@@ -80,7 +80,8 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
         healthy: draw the same heads without lesion (see `twin`).
 
     Returns: a `Batch` on the device.
-    Raises: ValueError for an unknown prior or contrast, a label outside the classes, labels and indices of unequal length.
+    Raises: ValueError for an unknown prior or contrast, a label outside the classes, labels and indices of unequal
+    length.
     """
     one_of("contrast", contrast, CONTRASTS)
     in_range("img_size", img_size, 16)
@@ -96,7 +97,10 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
 
 
 def twin(labels, indices, **options) -> Batch:
-    """The healthy twins: the same heads, slices, coils and noise, without lesion or displacement. Arguments as `generate`."""
+    """The healthy twins: the same heads, slices, coils and noise, without lesion or displacement.
+
+    Arguments as `generate`.
+    """
     return generate(labels, indices, healthy=True, **options)
 
 
@@ -116,9 +120,11 @@ def _checked(labels, n: int) -> np.ndarray | None:
         return None
     labels = np.asarray(labels, dtype=np.int64).reshape(-1)
     if len(labels) != n:
-        raise ValueError(f"received {len(labels)} labels for {n} indices; give one label an index, or None to draw them")
+        raise ValueError(f"received {len(labels)} labels for {n} indices; give one label an index, or None to draw "
+                         f"them")
     if n and not (0 <= labels.min() and labels.max() < len(CLASSES)):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; wanted 0 to {len(CLASSES) - 1}, positions in CLASSES")
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; wanted 0 to {len(CLASSES) - 1}, "
+                         f"positions in CLASSES")
     return labels
 
 

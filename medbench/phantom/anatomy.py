@@ -87,7 +87,8 @@ def _places(grey, white, other, ventricle, depth, x, y, z) -> dict[str, list[np.
     ax = np.abs(x)
     pons = (ax < 11) & (y < -17) & (y > -34) & low
     kinds = {
-        "white": (white > 0.8) & (depth > 9) & (ventricle > 9) & (ax > 9) | (white > 0.6) & low & (depth > 9) & (ax > 9),
+        "white": (white > 0.8) & (depth > 9) & (ventricle > 9) & (ax > 9)
+                 | (white > 0.6) & low & (depth > 9) & (ax > 9),
         "hemisphere": (white > 0.5) & (depth > 15) & (depth < 38) & (ax > 15),
         "subcortical": (white + grey > 0.8) & (depth > 12) & (depth < 32) & (ax > 16),
         "deep": (grey > 0.45) & (depth > 26) & (ax > 8) & (ax < 32) & (y > -26) & (y < 20) & ~low

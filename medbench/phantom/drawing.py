@@ -116,7 +116,10 @@ def radius(x: torch.Tensor, y: torch.Tensor, cx, cy, stretch=1.0, angle=None) ->
 
 # --------------------------------------------------------------------------------------------- displacements
 def push(x, y, cx, cy, size, strength):
-    """Where tissue at (x, y) came from when a mass of radius `size` grew at (cx, cy): r_src^2 = r^2 - k R^2 exp(-(r/2.2R)^2)."""
+    """Where tissue at (x, y) came from when a mass of radius `size` grew at (cx, cy).
+
+    r_src^2 = r^2 - k R^2 exp(-(r/2.2R)^2)
+    """
     dx, dy = x - cx, y - cy
     r2 = dx * dx + dy * dy + 1e-3
     scale = (1 - strength * size**2 * torch.exp(-r2 / (2.2 * size) ** 2) / r2).clamp(min=0.04).sqrt()

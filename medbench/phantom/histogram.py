@@ -45,8 +45,8 @@ def quantiles(images: torch.Tensor) -> torch.Tensor:
 
 def ranks(images: torch.Tensor) -> torch.Tensor:
     """The share (n, 1025) of an image's pixels (n, H, W) that lie below each of 1,025 even levels from 0 to 1."""
-    counts = torch.zeros(len(images), BINS + 1, device=images.device)
-    counts.scatter_add_(1, (images.flatten(1) * BINS).long().clamp_(0, BINS - 1) + 1, torch.ones_like(images.flatten(1)))
+    counts, flat = torch.zeros(len(images), BINS + 1, device=images.device), images.flatten(1)
+    counts.scatter_add_(1, (flat * BINS).long().clamp_(0, BINS - 1) + 1, torch.ones_like(flat))
     return counts.cumsum(1) / images[0].numel()
 
 
@@ -60,8 +60,9 @@ def lookup(values: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 def remap(images: torch.Tensor, normal: torch.Tensor, low: torch.Tensor, donors: torch.Tensor | None):
-    """Both steps: images (n, H, W) in [0, 1], those in `low` (n,) with the histograms `donors` (m, 257), then the curves.
+    """Both steps: the histograms `donors` (m, 257) for the images in `low` (n,), then the curves for all.
 
+    Arguments: `images` (n, H, W) in [0, 1]; `normal` as for `curves`.
     The map of each image is increasing: no order of brightness is reversed.
     """
     table = torch.linspace(0, 1, BINS + 1, device=images.device).expand(len(images), -1)

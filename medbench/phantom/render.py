@@ -16,7 +16,7 @@ FIELD_OF_VIEW = 210.0          # mm
 CENTRE_Y = -17.0               # MNI y of the image's centre
 SELLA_SHARE = 0.16             # of every class but the pituitary lesion, which always lies there
 GAIN = 0.8                     # brightness 1.25 is the whitest that an image shows
-HEIGHT_DRAWS, COMMON = 3, 128   # uniform numbers kept for the slice, and for head and scanner; the rest are the lesion's
+HEIGHT_DRAWS, COMMON = 3, 128  # uniform numbers kept for the slice, and for head and scanner; the rest: the lesion's
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Look:
 def render(label: str, uniform, control, noise, look: Look, device: str, healthy: bool = False):
     """Draw the samples of one class.
 
-    Arguments: the samples' random numbers (see `drawing.numbers`); `healthy` leaves the lesion and its displacement out.
+    Arguments: the samples' random numbers (see `drawing.numbers`); `healthy` leaves the lesion and its displacement
+    out.
     Returns: images uint8, lesion bool, affected bool, each (n, H, W), and the slices' heights in mm (n,).
     """
     control, noise = control.to(device), noise.to(device)
@@ -46,7 +47,8 @@ def render(label: str, uniform, control, noise, look: Look, device: str, healthy
         if rows.any():                                        # the same heads, healthy, higher up
             here = rows.cpu()
             z_up = height("normal", Draws(uniform[here, :COMMON], device), False)
-            donors = histogram.quantiles(_expose("normal", *z_up, uniform[here], control[rows], noise[rows], look, device)[0])
+            higher = _expose("normal", *z_up, uniform[here], control[rows], noise[rows], look, device)[0]
+            donors = histogram.quantiles(higher)
         image = histogram.remap(image, control[:, 5].flatten(1), rows, donors)
     image = _site(image, label, uniform[:, COMMON - 1, None, None].to(device), look)
     return image.mul(255).round().clamp(0, 255).byte(), opacity > 0.5, affected, z.flatten()
@@ -116,13 +118,16 @@ def _skull(head: Head, image, value, draw, look) -> torch.Tensor:
     image = over(image, step(out - gap, head.pixel), value["skull"])
     marrow = bell(out - gap - bone / 2, bone / 4)
     image = over(image, marrow * step(out - gap, head.pixel), value["marrow"])
-    uneven = torch.exp(0.25 * head.rough + 0.12 * head.fine) if look.decoys else 1.0      # as bright as any lesion, here and there
+    uneven = torch.exp(0.25 * head.rough + 0.12 * head.fine) if look.decoys else 1.0      # in places as any lesion
     image = over(image, step(out - gap - bone, head.pixel), value["fat"] * uneven)
     return over(image, step(out - gap - bone - scalp, head.pixel), 0.0)
 
 
 def _decoys(head: Head, image, lesion, draw) -> torch.Tensor:
-    """Harmless things that any head may have: thin ventricular caps, dots, choroid plexus, bright and dark vessels, scalp lumps."""
+    """Harmless things that any head may have.
+
+    Thin ventricular caps, dots, choroid plexus, bright and dark vessels, scalp lumps.
+    """
     grey = head.grey_value
     cap = draw(0, 2.5) - head.ventricle
     image = over(image, step(cap, head.pixel) * (1 - head.csf) * step(head.y.abs() - 20, 10.0), draw(1.1, 1.3) * grey)
@@ -134,7 +139,7 @@ def _decoys(head: Head, image, lesion, draw) -> torch.Tensor:
     for x, y, chance in ((23.0, -40.0, 0.5), (-23.0, -40.0, 0.5)):                       # choroid plexus in the atria
         plexus = step(draw(2, 4) - radius(head.x, head.y, x, y), head.pixel) * head.csf * draw.happens(chance)
         image = over(image, plexus * ~head.low, draw(0.7, 1.2) * grey)
-    for _ in range(4):                                                                    # vessels seen end-on near the surface
+    for _ in range(4):                                                                    # vessels, end-on, at the rim
         x, y = lesion.place_with("inner table", head, draw)
         vessel = step(draw(1, 2.6) - radius(head.x, head.y, 0.95 * x, 0.95 * y), head.pixel) * draw.happens(0.5)
         image = over(image, vessel, torch.where(draw.happens(0.5), draw(1.2, 1.7), draw(0.05, 0.3)) * grey)

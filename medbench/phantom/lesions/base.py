@@ -39,7 +39,9 @@ class Head:
 
 
 class Lesion:
-    """No lesion: the class `normal`. The other classes fill in `plan` and `paint`, and `displace` and `sulci` where they act.
+    """No lesion: the class `normal`.
+
+    The other classes fill in `plan` and `paint`, and `displace` and `sulci` where they act.
 
     Arguments: the heads (n), the draws for the lesion, the contrast and the difficulty: 1 is the book's, 0 makes
     lesions a quarter larger and their contrast a third stronger, 2 the reverse.

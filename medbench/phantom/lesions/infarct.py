@@ -21,7 +21,8 @@ class Infarct(Lesion):
         self.side, territory, jitter = draw.side(), draw(), draw(-1, 1)
         middle, posterior = territory < 0.6, (territory >= 0.6) & (territory < 0.8)
         pick = lambda a, b, c: torch.where(middle, a, torch.where(posterior, b, c))  # noqa: E731
-        ax, ay, towards = pick(18., 17., 9.), pick(12 * jitter, -34., 20.), pick(8 + 28 * jitter, -63 + 12 * jitter, 65 + 10 * jitter)
+        ax, ay = pick(18., 17., 9.), pick(12 * jitter, -34., 20.)
+        towards = pick(8 + 28 * jitter, -63 + 12 * jitter, 65 + 10 * jitter)
         temporal = territory < 0.5
         low_x, low_y = torch.where(temporal, 27., 13.), torch.where(temporal, -12., -54.)
         low_towards = torch.where(temporal, 5 + 20 * jitter, -45 + 25 * jitter)
@@ -46,8 +47,8 @@ class Infarct(Lesion):
         r = torch.sqrt(dx * dx + dy * dy + 1e-3)
         wedge = r * (self.half - (torch.atan2(dy, dx) - self.towards).abs()).clamp(-0.8, 0.8)
         wedge = torch.minimum(wedge, self.side * head.x - 2) + 2.5 * head.fine
-        small = self.small - radius(head.x, head.y, self.small_x, self.small_y, self.stretch, self.tilt) + 0.4 * head.fine
-        return torch.where(self.is_small, small, wedge)
+        small = self.small - radius(head.x, head.y, self.small_x, self.small_y, self.stretch, self.tilt)
+        return torch.where(self.is_small, small + 0.4 * head.fine, wedge)
 
 
 class AcuteInfarct(Infarct):
@@ -71,7 +72,7 @@ class AcuteInfarct(Infarct):
 
 
 class ChronicInfarct(Infarct):
-    """A cavity of fluid with a bright rim; the ventricle beside it and the sulci around it are wider: loss, never push."""
+    """A cavity of fluid with a bright rim; the ventricle beside it and the sulci around it widen: loss, never push."""
 
     small_mm = (4, 12)
 

@@ -15,7 +15,10 @@ def fingers(head, reach):
 
 
 class Edema(Lesion):
-    """Finger-like brightness of one hemisphere's white matter; cortex and callosum spared, ventricle compressed, no core."""
+    """Finger-like brightness of one hemisphere's white matter, without a core.
+
+    Cortex and callosum are spared, the ventricle is compressed.
+    """
 
     def plan(self, head, draw):
         self.x, self.y = self.place("hemisphere", head)
@@ -99,7 +102,8 @@ class Extra(Lesion):
     def crescent(self, head):
         """Thickness in mm of the crescent along the inner table: widest in the middle, gone at the falx."""
         angle = torch.atan2(head.y + 18, self.side * head.x)
-        return self.thick * (1 - ((angle - self.towards) / self.span) ** 2).clamp(min=0) ** 0.4 * step(self.side * head.x - 4, 6.0)
+        arc = (1 - ((angle - self.towards) / self.span) ** 2).clamp(min=0) ** 0.4
+        return self.thick * arc * step(self.side * head.x - 4, 6.0)
 
     def displace(self, head):
         ball_x, ball_y = push(head.x, head.y, self.x, self.y, self.r, self.strength)
@@ -134,7 +138,8 @@ class PituitaryLesion(Lesion):
         self.r = draw(14, 24) / 2 * self.size
         self.value = self.signal("adenoma")
         self.snowman, self.second = draw.happens(0.4), draw(0.6, 0.8) * self.r
-        self.offset, self.strength = draw(0.75, 0.95) * self.r * torch.where(draw.happens(0.5), 1.0, -1.0), draw(0.2, 0.4)
+        self.offset = draw(0.75, 0.95) * self.r * torch.where(draw.happens(0.5), 1.0, -1.0)
+        self.strength = draw(0.2, 0.4)
 
     def displace(self, head):
         return push(head.x, head.y, self.x, self.y, self.r, self.strength)
@@ -144,4 +149,5 @@ class PituitaryLesion(Lesion):
         second = self.second - radius(head.x, head.y, self.x, self.y + self.offset)
         edge = torch.where(self.snowman, torch.maximum(edge, second), edge)
         alpha = step(edge, head.pixel)
-        return over(image, alpha, self.value * head.grey_value * (1 + 0.03 * head.rough)), alpha, torch.zeros_like(alpha)
+        image = over(image, alpha, self.value * head.grey_value * (1 + 0.03 * head.rough))
+        return image, alpha, torch.zeros_like(alpha)

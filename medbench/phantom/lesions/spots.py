@@ -28,7 +28,7 @@ class FocalFlairHyper(Lesion):
 
 
 class WhiteMatterChanges(Lesion):
-    """A bright band around both ventricles with caps, and 6 to 16 foci on both sides, near-symmetric; in the pons too."""
+    """A bright band with caps around both ventricles, and 6 to 16 foci on both sides, near-symmetric; the pons too."""
 
     most = 16
 
@@ -53,6 +53,7 @@ class WhiteMatterChanges(Lesion):
         for x, y, r in self.foci:
             spots = torch.maximum(spots, r - radius(head.x, head.y, x, y) + 0.4 * head.fine)
         alpha = step(spots, 1.3 * head.pixel) * white
-        pons = self.pons_r - radius(head.x, head.y, self.pons_x, self.pons_y, self.pons_stretch, torch.zeros_like(self.pons_x))
+        upright = torch.zeros_like(self.pons_x)
+        pons = self.pons_r - radius(head.x, head.y, self.pons_x, self.pons_y, self.pons_stretch, upright)
         alpha = torch.maximum(alpha, step(pons + 0.8 * head.fine, 2 * head.pixel) * self.pons * (1 - head.csf))
         return over(image, alpha, self.value * head.grey_value), alpha, torch.zeros_like(alpha)

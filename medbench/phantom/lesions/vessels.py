@@ -19,11 +19,14 @@ class ArteriovenousAnomaly(Lesion):
         self.value, self.width = self.signal("void"), draw(2, 4) * self.size
         self.gliosis, self.has_gliosis = self.signal("faint"), draw.happens(0.4)
         turn, wavelength = draw(0, 180), draw(10, 14)
-        self.plane = [((turn + 180 * k / self.waves + draw(-12, 12)) * DEGREE, 2 * torch.pi / (wavelength * draw(0.8, 1.2)),
+        self.plane = [((turn + 180 * k / self.waves + draw(-12, 12)) * DEGREE,
+                       2 * torch.pi / (wavelength * draw(0.8, 1.2)),
                        draw(0, 360) * DEGREE) for k in range(self.waves)]
         out = torch.atan2(self.y + 18, self.x)
-        self.vein = (out + draw(-50, 50) * DEGREE, draw(3, 6) * self.size, draw(25, 50), draw(2, 4), draw(0, 360) * DEGREE)
-        self.feeder = (out + draw(130, 230) * DEGREE, draw(1.8, 3) * self.size, draw(18, 30), draw(1, 3), draw(0, 360) * DEGREE)
+        self.vein = (out + draw(-50, 50) * DEGREE, draw(3, 6) * self.size,
+                     draw(25, 50), draw(2, 4), draw(0, 360) * DEGREE)
+        self.feeder = (out + draw(130, 230) * DEGREE, draw(1.8, 3) * self.size,
+                       draw(18, 30), draw(1, 3), draw(0, 360) * DEGREE)
 
     def curls(self, head):
         """Distance in mm inside the nidus' vessels: half their width minus |f| / |grad f|."""
@@ -41,7 +44,9 @@ class ArteriovenousAnomaly(Lesion):
         along = c * (head.x - self.x) + s * (head.y - self.y)
         across = c * (head.y - self.y) - s * (head.x - self.x)
         start = 0.6 * self.r
-        away = (across - swing * (torch.sin(along / 6 + phase))).abs() / torch.sqrt(1 + (swing / 6 * torch.cos(along / 6 + phase)) ** 2)
+        turn = along / 6 + phase
+        slope = swing / 6 * torch.cos(turn)
+        away = (across - swing * torch.sin(turn)).abs() / torch.sqrt(1 + slope**2)
         return torch.minimum(width / 2 - away, torch.minimum(along - start, start + length - along))
 
     def paint(self, head, image):
