@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from .config import in_range
-from .viewing import check_images, logits, mean_interval, still
+from .viewing import MethodMeans, check_images, logits, mean_interval, still
 
 
 # --------------------------------------------------------------------------------------------- insertion and deletion
 @dataclass(frozen=True, eq=False)
-class Curves:
+class Curves(MethodMeans):
     """`fractions` (p,) of the pixels; `deletion`, `insertion` (n, p): the target's probability along the way.
 
     `random_deletion`, `random_insertion`: the same with pixels in random order. `means`: the areas under the curves
@@ -33,14 +33,6 @@ class Curves:
     random_deletion: np.ndarray = field(repr=False)
     random_insertion: np.ndarray = field(repr=False)
     means: dict[str, dict]
-
-    def __getitem__(self, name: str) -> dict:
-        return self.means[name]
-
-    def rows(self) -> list[dict]:
-        """One record an area or gain, the method in the suffix."""
-        return [{"quantity": name, "unit": "1", "suffix": self.method, "context": {"method": self.method}, **mean}
-                for name, mean in self.means.items()]
 
 
 def insertion_deletion(model: nn.Module, images: Tensor, maps, target=None, *, baseline: float | None = None,

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .config import in_range
-from .viewing import mean_interval, relevance
+from .viewing import MethodMeans, mean_interval, relevance
 
 SCORES = ("pointing", "mass")
 
 
 @dataclass(frozen=True, eq=False)
-class Localisation:
+class Localisation(MethodMeans):
     """Scores of each image with a lesion: `per_image[name]` (m,), of the maps and of `edges`, and `chance` (m,).
 
     `means[name]` has value, low, high, n: `pointing`, `mass`, `chance`, `edge_pointing`, `edge_mass`, and the paired
@@ -30,14 +30,6 @@ class Localisation:
     method: str
     per_image: dict[str, np.ndarray] = field(repr=False)
     means: dict[str, dict]
-
-    def __getitem__(self, name: str) -> dict:
-        return self.means[name]
-
-    def rows(self) -> list[dict]:
-        """One record a score, the method in the suffix."""
-        return [{"quantity": name, "unit": "1", "suffix": self.method, "context": {"method": self.method}, **mean}
-                for name, mean in self.means.items()]
 
 
 def localise(maps, masks, images, *, bootstrap: int = 1000, seed: int = 0) -> Localisation:

@@ -78,12 +78,32 @@ def relevance(maps) -> np.ndarray:
     return found.clip(min=0)
 
 
+def bootstrap_means(values: np.ndarray, seed: int, bootstrap: int) -> np.ndarray:
+    """Means (bootstrap,) of (n,) values over images that are drawn with replacement."""
+    picks = np.random.default_rng(seed).integers(len(values), size=(bootstrap, len(values)))
+    return values[picks].mean(1)
+
+
 def mean_interval(values: np.ndarray, seed: int, bootstrap: int) -> dict:
     """Mean of (n,) values over images with its 95 % bootstrap interval, as the keys of a row."""
     values = np.asarray(values, dtype=np.float64)
     if not len(values):
         return {"value": None, "n": 0, "reason": "no image has a lesion"}
-    picks = np.random.default_rng(seed).integers(len(values), size=(bootstrap, len(values)))
-    spread = values[picks].mean(1) if bootstrap else np.full(1, np.nan)
+    spread = bootstrap_means(values, seed, bootstrap) if bootstrap else np.full(1, np.nan)
     low, high = np.quantile(spread, [0.025, 0.975])
     return {"value": float(values.mean()), "low": float(low), "high": float(high), "n": len(values)}
+
+
+class MethodMeans:
+    """What scores of one `method`'s maps share: `scores[name]` is one of its `means`, from `mean_interval`."""
+
+    method: str
+    means: dict[str, dict]
+
+    def __getitem__(self, name: str) -> dict:
+        return self.means[name]
+
+    def rows(self) -> list[dict]:
+        """One record a mean, the method in the suffix."""
+        return [{"quantity": name, "unit": "1", "suffix": self.method, "context": {"method": self.method}, **mean}
+                for name, mean in self.means.items()]
