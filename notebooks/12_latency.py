@@ -118,7 +118,7 @@ mb.plots.samples(raw);
 # %% mystnb={"image": {"alt": "Median latency at batch 1 against multiply-adds, one point a model with its interval; the ResNet lies far to the right without being as far up, the mechanisms form a cloud on the left."}}
 points = first.frame().merge(mb.cost.table(models, (1, *shape)), on="model")
 points["gmacs"] = points.macs / 1e9
-benchmark.time_against_macs(points);
+mb.plots.time_against_macs(points);
 
 # %% [markdown]
 # The mechanisms differ in time by more, or in another order, than in multiply-adds. What a count leaves out: the memory

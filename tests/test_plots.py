@@ -47,6 +47,7 @@ FIGURES = {
     "latency": lambda: plots.latency(long_table("latency", "ms")),
     "samples": lambda: plots.samples(pd.DataFrame({"model": ["xca"], "samples": [[1.0, 2.0, 9.0]]})),
     "pareto": lambda: plots.pareto(wide_table(), "latency_ms", "top1", log=True),
+    "time_against_macs": lambda: plots.time_against_macs(wide_table().assign(gmacs=1.0)),
     "roofline": lambda: plots.roofline(pd.DataFrame({"model": ["xca"], "intensity": [3.0], "rate": [1e9]}),
                                        {"float32": 1e11, "bfloat16": 1e12}, 1e10),
     "pyramid": lambda: plots.pyramid(np.ones((16, 16)), pd.DataFrame(
@@ -69,7 +70,7 @@ def test_figure_is_opaque_and_draws(name):
 
 
 @pytest.mark.parametrize("name", ["who_mixes", "curves", "cost_curves", "scores", "forest", "latency", "samples",
-                                  "pareto", "roofline", "confusion"])
+                                  "pareto", "time_against_macs", "roofline", "confusion"])
 def test_axes_are_named(name):
     ax = FIGURES[name]()
     assert ax.get_xlabel()

@@ -119,6 +119,22 @@ def pareto(table, x: str, y: str, ax: Axes | None = None, *, log: bool = False) 
     return ax
 
 
+def time_against_macs(table, ax: Axes | None = None) -> Axes:
+    """Median latency against multiply-adds, one point a model: a line through the origin if time followed them.
+
+    Args: `table` wide, columns `model`, `gmacs`, `latency_ms`, and perhaps `latency_ms_low`, `latency_ms_high`.
+    """
+    table = need(table, "model", "gmacs", "latency_ms").dropna(subset=["latency_ms"])
+    ax = axes_or_new(ax, width=6.8, height=4)
+    for place, (_, row) in enumerate(table.iterrows()):
+        look = style(row.model, place)
+        ax.errorbar(row.gmacs, row.latency_ms, yerr=_ends(row, "latency_ms"), fmt=look.marker, color=look.color,
+                    capsize=3, markersize=8, label=look.label)
+    ax.set(xlabel="multiply-adds (GMAC)", ylabel="median latency (ms)", xlim=(0, None), ylim=(0, None))
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
 def roofline(table, peaks: dict[str, float], bandwidth: float, ax: Axes | None = None) -> Axes:
     """Where each model stands under this device's roof: memory bandwidth on the left, arithmetic on the right.
 
