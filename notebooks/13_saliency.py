@@ -61,7 +61,7 @@ book = start("13_saliency", globals())
 # last. The map is the magnitude of the gradient of the class's logit, as in the study.
 
 # %%
-models, decided, data, drawn = pointing.load_models(book.profile, book.seed, str(book.device))
+models, decided, data, drawn = pointing.load_models(book)
 grey = mb.saliency.mean_grey(data.train.images)
 one = pointing.shown(decided, data.test)
 maps = {name: pointing.maps_of("gradient", model, data.test, [one], grey, book.profile) for name, model in models.items()}
@@ -173,7 +173,7 @@ for name, model in models.items():
     curves = mb.saliency.insertion_deletion(model, pointing.as_input(data.test, chosen, model), maps, baseline=grey)
     twin = pointing.twin_agreement(maps, data.test, chosen, drawn)
     mb.results.record(f"saliency.{name}.faithful", maps, curves, twin, to=book.results, seed=book.seed)
-    faithful[name] = {key: pointing.CELL.format(**curves[key]) for key in ("deletion_gain", "insertion_gain")}
+    faithful[name] = {key: pointing.cell(curves[key]) for key in ("deletion_gain", "insertion_gain")}
 pd.DataFrame(faithful).T
 
 # %% [markdown]

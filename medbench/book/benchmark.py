@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import config, latency, machine, metrics, results
+from .. import config, latency, metrics, results
 from ..models import build_model
 from ..training import Run, fit, predict
+from .tables import of_one_device, with_interval
 
 REAL = "10_real"                                               # where the records of real MRI are kept
 
@@ -73,9 +74,8 @@ def detectable(comparisons) -> float:
 def differences(comparisons):
     """Comparisons as a table for `plots.forest`: percentage points with interval and verdict."""
     import pandas as pd
-    rows = [{"model": c.first, "value": 100 * c.difference, "low": 100 * c.low, "high": 100 * c.high,
-             "verdict": c.verdict} for c in comparisons]
-    return pd.DataFrame(rows)
+    rows = [{"model": c.first, "verdict": c.verdict, **row} for c in comparisons for row in c.rows()]
+    return pd.DataFrame(rows, columns=["model", "value", "low", "high", "verdict"])
 
 
 # --------------------------------------------------------------------------------------------- tables
@@ -96,8 +96,7 @@ def score_table(named_scores, quantities=("balanced_accuracy", "macro_auroc", "m
 
 
 def _interval(scores, digits: int) -> str:
-    value, low, high = (np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high"))
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite(value) else "-"
+    return with_interval(*(np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high")), digits)
 
 
 def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1"), digits=3):
@@ -105,24 +104,23 @@ def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1
 
     Args: `table` with columns `name`, `quantity`, `value`, `low`, `high`; the second part of a name is the row's name.
     """
+    import pandas as pd
     rows: dict = {}
     for _, record in table[table.quantity.isin(quantities) & table["class"].isna()].iterrows():
-        cell = f"{record.value:.{digits}f}"
-        cell += "" if np.isnan(record.low) else f" [{record.low:.{digits}f}, {record.high:.{digits}f}]"
+        cell = with_interval(record.value, record.low, record.high, digits)
         rows.setdefault(record["name"].split(".")[1], {})[record.quantity.replace("_", " ")] = cell
-    import pandas as pd
     found = pd.DataFrame(rows).T
     return found.sort_values(found.columns[0], ascending=False)
 
 
 def cost_page(table):
     """`cost.table` for the page: millions and thousand millions, rounded, in the order of multiply-adds."""
+    import pandas as pd
     shown = table.sort_values("macs").set_index("model")
     columns = {"params (M)": shown.params / 1e6, "MACs (G)": shown.macs / 1e9,
                "MACs, fvcore's convention (G)": shown.macs_fvcore / 1e9, "FLOPs (G)": shown.flops / 1e9,
                "share of mixing (%)": 100 * shown.mixing_share.astype(float),
                "weights (MB)": shown.weight_memory_byte / 1e6, "activations (MB)": shown.activation_memory_byte / 1e6}
-    import pandas as pd
     return pd.DataFrame(columns).round(2)
 
 
@@ -135,8 +133,7 @@ def real_records(device="auto"):
     table = table[table.chapter == REAL]
     if not len(table):
         raise LookupError("there are no records of real MRI; `python -m medbench real-mri` makes them")
-    own = machine.device_name(device)
-    return table[table.device == (own if (table.device == own).any() else table.device.value_counts().idxmax())]
+    return of_one_device(table, device)
 
 
 def run_table(trained):
@@ -168,30 +165,14 @@ def machine_page(here: dict):
 
 def latency_page(found):
     """A comparison for the page: median with interval, ratio to the reference with interval, verdict, calls."""
+    import pandas as pd
     table = found.frame().set_index("model").sort_values("latency_ms")
 
     def span(row, name, digits):
-        values = [row[name], row[f"{name}_low"], row[f"{name}_high"]]
-        known = not any(v is None or np.isnan(v) for v in values)
-        return "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*values, d=digits) if known else "-"
-    import pandas as pd
+        return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits)
     return pd.DataFrame({"median (ms)": table.apply(span, axis=1, args=("latency_ms", 1)),
                          "ratio to softmax (1)": table.apply(span, axis=1, args=("ratio", 2)),
                          "verdict": table.verdict, "calls": table.calls})
-
-
-def time_against_macs(points):
-    """Median latency against multiply-adds, one point a model. Args: `points` with `model`, `gmacs`, `latency_ms*`."""
-    from ..plots.look import axes_or_new, style
-    ax = axes_or_new(None, width=6.8, height=4)
-    for place, (_, row) in enumerate(points.dropna(subset=["latency_ms"]).iterrows()):
-        look = style(row.model, place)
-        ends = [[row.latency_ms - row.latency_ms_low], [row.latency_ms_high - row.latency_ms]]
-        ax.errorbar(row.gmacs, row.latency_ms, yerr=np.clip(np.array(ends, float), 0, None), fmt=look.marker,
-                    color=look.color, capsize=3, markersize=8, label=look.label)
-    ax.set(xlabel="multiply-adds (GMAC)", ylabel="median latency (ms)", xlim=(0, None), ylim=(0, None))
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return ax
 
 
 def roofs(times, costs, ceilings) -> dict:

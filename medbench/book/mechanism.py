@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
-from .. import cost, data, latency, machine, mixing, phantom, results
+from .. import cost, data, latency, mixing, phantom, results
 from ..attention import ATTENTION
 from ..config import Experiment
+from .tables import of_one_device
 
 SLICE = {"class": "intra", "index": 10, "seed": 2022}          # the image that every mechanism chapter shows
 
@@ -119,9 +120,7 @@ def recorded(quantity: str, chapter: str = "10_training", device="auto"):
         table = table[table["class"].isna()]
     if not len(table):
         raise LookupError(f"no chapter has recorded {quantity} yet; run it first: make chapter NAME={chapter}")
-    own = machine.device_name(device)
-    chosen = own if (table.device == own).any() else table.device.value_counts().idxmax()
-    return table[table.device == chosen]
+    return of_one_device(table, device)
 
 
 def mixing_table(rows: list[dict], grid_size):

@@ -6,22 +6,25 @@ import numpy as np
 import torch
 
 from .. import config, data, phantom, saliency
+from ..faithfulness import rank_correlation
 from ..inference import predict
 from ..models import build_model
 from ..training import fit
+from ..viewing import bootstrap_means, mean_interval
+from .mechanism import experiment
+from .tables import with_interval
 
 CHEAP = ("gradient",)                                  # methods that explain many images in seconds
-CELL = "{value:.2f} [{low:.2f}, {high:.2f}] n={n}"
 METHODS = ("gradient", "smooth_grad", "integrated_gradients", "occlusion")
 
 
-def load_models(profile, seed: int, device: str):
+def load_models(book):
     """The models that chapter 10 trained, in evaluation mode, with their decisions on the test set, and the data.
 
+    Args: `book` the chapter: its profile, device and seed.
     Returns: ({name: model}, {name: decisions (n,)}, Data, its DataConfig).
     """
-    found = {name: config.Experiment.preset(profile.preset, name, seed=seed, profile=profile, device=device)
-             for name in config.ALL_MODELS}
+    found = {name: experiment(name, book) for name in config.ALL_MODELS}
     images = data.load_data(next(iter(found.values())).data)
     models = {name: fit(build_model(exp.model), images, exp.training).model for name, exp in found.items()}
     decided = {name: (predict(model, images.test) - np.log(images.prior)).argmax(1) for name, model in models.items()}
@@ -62,10 +65,15 @@ def scores(maps: saliency.Maps, split, positions, bootstrap: int) -> saliency.Lo
     return saliency.localise(maps, split.masks[positions], np.asarray(split.images[positions]), bootstrap=bootstrap)
 
 
+def cell(mean: dict) -> str:
+    """A mean with its interval and the number of images behind it, as the tables show it."""
+    return f"{with_interval(mean['value'], mean.get('low'), mean.get('high'), 2)} n={mean['n']}"
+
+
 def table(found: dict, quantity: str):
     """Localisations {(model, method): Localisation} as a table for the page: one row a model, one column a method."""
     import pandas as pd
-    rows = [{"model": model, "method": method, "cell": CELL.format(**score[quantity])}
+    rows = [{"model": model, "method": method, "cell": cell(score[quantity])}
             for (model, method), score in found.items()]
     return pd.DataFrame(rows).pivot(index="model", columns="method", values="cell").loc[
         list(dict.fromkeys(model for model, _ in found))]
@@ -83,19 +91,17 @@ def paired(found: dict, quantity: str, method: str, reference: str = "softmax") 
 
     The models are right on different images, so the images are not paired; intervals are wider for that.
     """
-    def draw(score, seed):
-        values = score.per_image[quantity]
-        picks = np.random.default_rng(seed).integers(len(values), size=(1000, len(values)))
-        return values[picks].mean(1)
-    base = found[reference, method]
+    base = found[reference, method].per_image[quantity]
+    spread = bootstrap_means(base, 0, 1000)
     rows = []
-    for seed, ((model, how), score) in enumerate(found.items()):
+    for seed, ((model, how), score) in enumerate(found.items(), start=1):
         if how == method and model != reference:
-            low, high = np.percentile(draw(score, seed + 1) - draw(base, 0), (2.5, 97.5))
-            value = score.per_image[quantity].mean() - base.per_image[quantity].mean()
+            values = score.per_image[quantity]
+            low, high = np.percentile(bootstrap_means(values, seed, 1000) - spread, (2.5, 97.5))
             verdict = "better" if low > 0 else "worse" if high < 0 else "tie"
-            rows.append({"quantity": f"{quantity}_difference", "value": float(value), "low": float(low), "unit": "1",
-                         "high": float(high), "n": len(score.per_image[quantity]), "suffix": method, "model": model,
+            rows.append({"quantity": f"{quantity}_difference", "value": float(values.mean() - base.mean()),
+                         "low": float(low), "high": float(high), "unit": "1", "n": len(values), "model": model,
+                         "suffix": method,
                          "context": {"verdict": verdict, "method": method, "reference": reference}})
     return rows
 
@@ -105,8 +111,6 @@ def twin_agreement(maps: saliency.Maps, split, positions, config_data) -> list[d
 
     Args: `config_data` the `DataConfig` that drew the split.
     """
-    from ..faithfulness import rank_correlation
-    from ..viewing import mean_interval
     healthy = phantom.twin(split.labels[positions], split.indices[positions], seed=config_data.seed,
                            img_size=config_data.img_size, difficulty=config_data.difficulty).images
     differs = np.abs(np.asarray(split.images[positions], float) - np.asarray(healthy, float))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import config, machine, results
+from .. import config, results
 from ..config import MECHANISMS
 from .mechanism import recorded
+from .tables import with_interval
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,7 @@ def summary(found: Evidence):
 
 
 def _span(record, digits: int) -> str:
-    if record is None or record.value != record.value:
-        return "-"
-    text = f"{record.value:.{digits}f}"
-    return text if record.low != record.low else f"{text} [{record.low:.{digits}f}, {record.high:.{digits}f}]"
+    return "-" if record is None else with_interval(record.value, record.low, record.high, digits)
 
 
 def pareto_table(found: Evidence):
@@ -148,8 +146,3 @@ def pareto_table(found: Evidence):
             row |= {column: record.value, f"{column}_low": record.low, f"{column}_high": record.high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def here_is(found: Evidence) -> str:
-    """Which device the verdicts are about."""
-    return "this device" if found.device == machine.device_name() else found.device
