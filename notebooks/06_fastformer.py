@@ -205,7 +205,7 @@ pd.DataFrame([listened(s) for s in (0, 0.3, 1, 3, 10, 100)], columns=["factor s"
 # What does a trained Fastformer mix? The slice and the two tokens of chapter 03.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "fastformer", seed=book.seed, profile=book.profile, device=str(book.device))
+exp = mechanism.experiment("fastformer", book)
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 

@@ -197,7 +197,7 @@ pd.DataFrame([heads(h) for h in (1, 3, 12, 48, 96)], columns=["heads", "channels
 # What does a trained XCA mix? The slice and the two tokens of chapter 03.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "xca", seed=book.seed, profile=book.profile, device=str(book.device))
+exp = mechanism.experiment("xca", book)
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 

@@ -206,7 +206,7 @@ pd.DataFrame(rows, columns=["blocks", "share reached, with shifts", "share reach
 # What does a trained window model mix? The slice and the two tokens of chapter 03, in the second block, which is shifted.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "window", seed=book.seed, profile=book.profile, device=str(book.device))
+exp = mechanism.experiment("window", book)
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 

@@ -176,7 +176,7 @@ field
 # lesion and once at its mirror image.
 
 # %%
-exp = mb.Experiment.preset(book.profile.preset, "resnet50", seed=book.seed, profile=book.profile, device=str(book.device))
+exp = mechanism.experiment("resnet50", book)
 data = mb.load_data(exp.data)
 run = mb.fit(mb.build_model(exp.model), data, exp.training)
 
