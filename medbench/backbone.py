@@ -20,6 +20,7 @@ from .config import ModelConfig
 
 LAYER_NORM_EPS = 1e-6
 CONV_STEM_STRIDE = 8
+RESIDUAL_ENDS = ("attn.proj", "mlp.fc2", "head")      # linear maps that start small
 
 
 # --------------------------------------------------------------------------------------------- before the first block
@@ -260,14 +261,15 @@ def initialise(model: nn.Module, seed: int) -> None:
     """Draw all weights anew, each module from a generator of its own, seeded by `seed` and the module's name.
 
     So the shared skeleton starts from the same weights whatever the mechanism, however much randomness that draws.
+    A linear map keeps the variance of what comes in (std = fan_in^-0.5), but for those that end a residual branch and
+    the classifier: these start small (std = 0.02), so that a block begins close to the identity.
     """
     for name, module in model.named_modules():
         generator = own_generator(seed, name)
         if isinstance(module, Attention):
             module.init_weights(generator)
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
-            fan_in = module.weight[0].numel()
-            std = 0.02 if isinstance(module, nn.Linear) else fan_in**-0.5
+            std = 0.02 if name.endswith(RESIDUAL_ENDS) else module.weight[0].numel() ** -0.5
             nn.init.trunc_normal_(module.weight, std=std, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

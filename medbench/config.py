@@ -147,7 +147,7 @@ class DataConfig(Config):
     img_size: int = 112
     in_chans: int = 1
     prior: str = "sqrt"
-    num_train: int = 9000
+    num_train: int = 32000
     num_val: int = 1000
     num_test_per_class: int = 500
     difficulty: float = 1.0
@@ -173,9 +173,9 @@ class TrainingConfig(Config):
     sum depend on how it is split. `threads=0` means all cores of the machine.
     """
 
-    epochs: int = 6
+    epochs: int = 3
     batch_size: int = 16
-    lr: float = 5e-4
+    lr: float = 1e-3
     min_lr: float = 1e-5
     warmup: float = 0.1
     weight_decay: float = 0.05
@@ -184,7 +184,7 @@ class TrainingConfig(Config):
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     flip: float = 0.5
-    shift: float = 0.06
+    shift: float = 0.01
     precision: str = "auto"
     threads: int = 0
     device: str = "auto"
@@ -253,7 +253,8 @@ def model_config(name: str, preset: str = "paper", setting: str = "faithful", nu
 class Profile(Config):
     """How much a chapter does. A profile changes sizes only, never what is done.
 
-    `preset` sizes the models that are trained; `cost_preset` those whose costs and latency are measured.
+    `preset` sizes the models that are trained; `cost_preset` those whose costs and latency are measured. Each training
+    takes `threads` of the processor (0: all), and as many run at a time as there is room for.
     """
 
     name: str
@@ -263,6 +264,7 @@ class Profile(Config):
     num_val: int
     num_test_per_class: int
     epochs: int
+    threads: int
     seeds: tuple[int, ...]
     latency_rounds: int
     latency_batches: tuple[int, ...]
@@ -275,13 +277,13 @@ class Profile(Config):
 
 
 PROFILES: dict[str, Profile] = {p.name: p for p in (
-    Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, seeds=(0,),
-            latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8, localised_images=8,
-            ig_steps=16, bootstrap=100, gallery_images=10),
-    Profile("laptop", "small", "paper", num_train=9000, num_val=1000, num_test_per_class=500, epochs=6, seeds=(0,),
-            latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=40, localised_images=500,
-            ig_steps=64, bootstrap=1000, gallery_images=40),
-    Profile("full", "paper", "paper", num_train=90000, num_val=5000, num_test_per_class=500, epochs=30,
+    Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, threads=1,
+            seeds=(0,), latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8,
+            localised_images=8, ig_steps=16, bootstrap=100, gallery_images=10),
+    Profile("laptop", "small", "paper", num_train=32000, num_val=1000, num_test_per_class=500, epochs=3, threads=1,
+            seeds=(0,), latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=40,
+            localised_images=500, ig_steps=64, bootstrap=1000, gallery_images=40),
+    Profile("full", "paper", "paper", num_train=90000, num_val=5000, num_test_per_class=500, epochs=30, threads=0,
             seeds=(0, 1, 2, 3, 4, 5, 6, 7), latency_rounds=100, latency_batches=(1, 16, 64), latency_seconds=600.0,
             saliency_images=500, localised_images=500, ig_steps=128, bootstrap=2000, gallery_images=100),
 )}
@@ -294,6 +296,9 @@ def profile(name: str) -> Profile:
 
 
 # --------------------------------------------------------------------------------------------- experiment
+MOST_EPOCHS = 20                   # of a data set that is not the phantom
+
+
 @dataclass(frozen=True)
 class Experiment(Config):
     """One model, one data set, one recipe: everything that a trained run depends on."""
@@ -303,8 +308,11 @@ class Experiment(Config):
     training: TrainingConfig
 
     def on(self, num_classes: int, num_train: int) -> Experiment:
-        """The same experiment on data whose classes and size are known by now: as many images seen in training."""
-        epochs = max(1, round(self.data.num_train * self.training.epochs / num_train))
+        """The same experiment on data whose classes and size are known by now.
+
+        As many images are seen in training, but none of them more than 20 times: a small set is soon known by heart.
+        """
+        epochs = min(max(1, round(self.data.num_train * self.training.epochs / num_train)), MOST_EPOCHS)
         return self.replace(model=self.model.replace(num_classes=num_classes),
                             training=self.training.replace(epochs=epochs))
 
@@ -317,7 +325,8 @@ class Experiment(Config):
             preset: `"paper"`, `"small"` or `"smoke"`.
             model: one of `ALL_MODELS`.
             seed: of the weights and of the training; the images keep `data.seed`.
-            profile: sizes of data and training; by default the one that trains this preset.
+            profile: sizes of data and training, and its threads; by default the sizes of the one that trains this
+                preset, and all threads.
             **overrides: any field of the three configurations, or an option of the mechanism. A field that several
                 of them have (`img_size`, `in_chans`) is set in each.
 
@@ -329,7 +338,8 @@ class Experiment(Config):
         shape = {name: PRESETS[preset][name] for name in ("img_size", "in_chans")}
         data = shape | {name: getattr(size, name) for name in ("num_train", "num_val", "num_test_per_class")}
         data |= _take(DataConfig, overrides)
-        training = {"epochs": size.epochs, "seed": seed} | _take(TrainingConfig, overrides)
+        threads = 0 if profile is None else size.threads
+        training = {"epochs": size.epochs, "threads": threads, "seed": seed} | _take(TrainingConfig, overrides)
         rest = {name: value for name, value in overrides.items()
                 if name in shape or name not in data and name not in training}
         return cls(model_config(model, preset, seed=seed, **rest), DataConfig(**data), TrainingConfig(**training))

@@ -154,7 +154,6 @@ def ventricle_growth(name, n=80):
     return np.mean(growth)
 
 
-@pytest.mark.xfail(reason="chronic infarcts widen the ventricle by 0.12, not yet by 0.15")
 def test_chronic_pulls_intra_pushes():
     assert ventricle_growth("chronic_infarct") > 0.15
     assert ventricle_growth("intra") < -0.1
@@ -197,7 +196,7 @@ def test_extra_sits_on_the_dura_intra_has_tissue_all_round():
             ring = ndimage.binary_dilation(mask, iterations=3) & ~ndimage.binary_dilation(mask, iterations=1)
             shares.append((image[k][ring] > 0.6 * np.median(image[k][image[k] > 60])).mean())
         return np.mean(shares)
-    assert tissue_round("extra") < 0.75 < 0.85 < tissue_round("intra")
+    assert tissue_round("extra") < 0.7 < 0.8 < tissue_round("intra")
 
 
 # --------------------------------------------------------------------------------------------- parts
@@ -254,7 +253,6 @@ def test_the_slice_says_nothing():
     assert before[labels == LABEL["pituatary_lesion"]].max() < before[labels != LABEL["pituatary_lesion"]].min()
 
 
-@pytest.mark.xfail(reason="with a mask over the lesion, intra-axial cases still reach 0.63, not yet 0.60")
 @pytest.mark.slow
 def test_no_shortcut_scores_above_its_bound():
     train, test = shortcut_sets(9000, 3000)
@@ -268,7 +266,6 @@ def test_no_shortcut_scores_above_its_bound():
     assert max(covered.values()) <= 0.60, covered
 
 
-@pytest.mark.xfail(reason="without the cures the histogram reaches 0.65 on these few images, not 0.70")
 def test_without_the_cures_the_shortcuts_are_there():
     options = dict(img_size=56, histogram_matching=False, sella_slices=False, decoys=False)
     before, after = scores(*shortcut_sets(1200, 600, **options)), scores(*shortcut_sets(1200, 600, img_size=56))

@@ -6,11 +6,15 @@ model with one of them; tables for the page.
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 
 import numpy as np
 
-from .. import config, latency, metrics, results
+from .. import config, latency, machine, metrics, recipe, results
+from .. import data as data_module
+from ..files import progress
 from ..models import build_model
 from ..training import Run, fit, predict
 from .tables import of_one_device, with_interval
@@ -38,10 +42,35 @@ def train_all(experiments, data) -> list[Trained]:
     Args: `experiments` of the same data; `data` from `load_data`.
     """
     found = []
+    train_together(experiments)
     for exp in experiments:
         run = fit(build_model(exp.model), data, exp.training)
         found.append(Trained(exp, run, predict(run.model, data.test)))
     return found
+
+
+def train_together(experiments) -> None:
+    """Train what is not finished, each in a process of its own, as many at a time as there are cores for their threads.
+
+    Why: small models leave a second thread half idle. On two cores softmax attention trains on 201 images a second with
+    one thread and on 270 with two; two models at a time make 400. On a GPU nothing is done here.
+    """
+    training = recipe.resolve(experiments[0].training)
+    at_a_time = machine.cores() // training.threads if training.device == "cpu" else 1
+    if min(at_a_time, len(experiments)) < 2:
+        return
+    data_module.load_data(experiments[0].data)                      # drawn once, then read by every process
+    with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
+        jobs = [pool.submit(_train, exp) for exp in experiments]
+        with progress(len(jobs), f"training, {at_a_time} at a time", "model") as bar:
+            for job in as_completed(jobs):
+                job.result()
+                bar.update()
+
+
+def _train(exp: config.Experiment) -> None:
+    """One training, in its own process; the run is left in the cache."""
+    fit(build_model(exp.model), data_module.load_data(exp.data), exp.training, progress=False)
 
 
 def by_name(trained) -> dict[str, list[Trained]]:

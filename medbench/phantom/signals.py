@@ -15,7 +15,7 @@ TISSUES = {
 
 MATERIALS = {
     "flair": dict(infarct=(1.35, 1.6), gliosis=(1.3, 1.5), void=(.05, .1), faint=(1.15, 1.25), oedema=(1.3, 1.5),
-                  meningioma=(1., 1.25), subdural=(1.25, 1.6), hygroma=(.4, .5), focus=(1.4, 1.7), rim=(1.05, 1.3),
+                  meningioma=(1.08, 1.3), subdural=(1.25, 1.6), hygroma=(.4, .5), focus=(1.4, 1.7), rim=(1.05, 1.3),
                   core=(.5, .75), blood=(1.35, 1.6), iron=(.1, .2), adenoma=(1., 1.35), white=(1.35, 1.6),
                   cap=(1.1, 1.3)),
     "t2": dict(infarct=(1.3, 1.5), gliosis=(1.3, 1.5), void=(.05, .08), faint=(1.15, 1.25), oedema=(1.4, 1.7),

@@ -44,13 +44,13 @@ class Lesion:
     The other classes fill in `plan` and `paint`, and `displace` and `sulci` where they act.
 
     Arguments: the heads (n), the draws for the lesion, the contrast and the difficulty: 1 is the book's, 0 makes
-    lesions a quarter larger and their contrast a third stronger, 2 the reverse.
+    lesions larger and their contrast stronger, 2 the reverse (see `phantom.generate`).
     """
 
     def __init__(self, head: Head, draw: Draws, contrast: str, difficulty: float):
         self.draw, self.device = draw, head.x.device
-        self.size = max(1.25 - 0.25 * difficulty, 0.4)
-        self.gain = max(4 / 3 - difficulty / 3, 0.2)
+        self.size = max(1.5 - 0.25 * difficulty, 0.4)
+        self.gain = max((5 - difficulty) / 3, 0.2)
         self.materials = MATERIALS[contrast]
         self.plan(head, draw)
 

@@ -84,7 +84,7 @@ class ChronicInfarct(Infarct):
         self.half = self.half * 0.85
 
     def displace(self, head):
-        return pull(head.x, head.y, self.side * 9, torch.where(self.y < -20, -25., 8.), 26.0, 1.6 * self.loss)
+        return pull(head.x, head.y, self.side * 9, torch.where(self.y < -20, -25., 8.), 26.0, 3.0 * self.loss)
 
     def sulci(self, head):
         x, y, size = self.middle()

@@ -53,8 +53,8 @@ class Intra(Lesion):
         pick = lambda a, b: torch.where(self.is_blood, a, b)  # noqa: E731
         self.rim_value = pick(self.signal("iron"), self.signal("rim"))
         self.core_value = pick(self.signal("blood"), self.signal("core"))
-        self.oedema_value, self.oedema = self.signal("oedema"), pick(draw(3, 8), draw(10, 25))
-        self.strength, self.shift = draw(0.45, 0.75), draw(1, 6)
+        self.oedema_value, self.oedema = self.signal("oedema"), pick(draw(1, 3), draw(3, 9))
+        self.strength, self.shift = draw(0.4, 0.65), draw(1, 6)
         self.phase, self.lobes = draw(0, 360) * DEGREE, draw(0.04, 0.14)
         self.stretch, self.tilt = draw(1, 1.35), draw(0, 180) * DEGREE
 
@@ -63,7 +63,7 @@ class Intra(Lesion):
         return push(x, y, self.x, self.y, self.r, self.strength)
 
     def sulci(self, head):
-        return 1 - 0.5 * bell(radius(head.x, head.y, self.x, self.y), 1.6 * self.r)
+        return 1 - 0.6 * bell(radius(head.x, head.y, self.x, self.y), 1.6 * self.r)
 
     def paint(self, head, image):
         angle = torch.atan2(head.y - self.y, head.x - self.x)
