@@ -270,10 +270,10 @@ before = asked(**drawings.UNCURED)
 mb.results.record("shortcut.before", before, to=book.results);
 
 # %% [markdown]
-# After: the same heads and lesions with three cures. Every image is matched to a reference histogram that is randomly
-# bent, so that overall brightness says nothing. A quarter of the heads of every class are cut at the level of the
-# pituitary gland, normal ones too. And all heads get harmless bright and dark things: dots, caps, vessels, lumps of
-# the scalp.
+# After: the same heads and lesions with three cures. Every image goes through a random increasing curve of brightness,
+# as if each came from another scanner, so that overall brightness says little. One head in six of every class is cut at
+# the level of the pituitary gland, normal ones too, and such a low slice is given the histogram that the same head has
+# higher up. And all heads get harmless bright and dark things: dots, caps, vessels, lumps of the scalp.
 
 # %%
 after = asked()

@@ -304,9 +304,10 @@ def test_augmentation_mirrors_and_shifts_each_image_by_its_own_draw():
 
 def test_an_experiment_on_other_data_sees_as_many_images():
     asked = config.Experiment.preset("small", "xca", profile="laptop")
-    fitted = asked.on(num_classes=3, num_train=2076)
     want = asked.data.num_train * asked.training.epochs
-    assert abs(fitted.training.epochs * 2076 - want) <= 2076 / 2 and fitted.model.num_classes == 3
+    fitted = asked.on(num_classes=3, num_train=9000)
+    assert abs(fitted.training.epochs * 9000 - want) <= 9000 / 2 and fitted.model.num_classes == 3
+    assert asked.on(num_classes=3, num_train=2076).training.epochs == config.MOST_EPOCHS < want / 2076
     assert asked.on(10, asked.data.num_train) == asked
 
 
