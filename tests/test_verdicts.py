@@ -1,0 +1,89 @@
+"""Chapter 14's verdicts follow from records: a lead with a tie behind it is no win, a missing record is named."""
+
+import pytest
+
+from medbench import config, machine, results
+from medbench.book import verdicts
+from medbench.metrics import Comparison
+
+MODELS = config.ALL_MODELS
+
+
+def one(quantity, value, unit="1", **more):
+    return {"quantity": quantity, "value": value, "unit": unit, **more}
+
+
+@pytest.fixture
+def device(tmp_path, monkeypatch):
+    """Records of a made-up comparison: resnet50 leads, window is tied with it, performer is slower and worse."""
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    folder = tmp_path / machine.device_name("cpu")
+    scores = {name: 0.70 for name in MODELS} | {"resnet50": 0.82, "window": 0.815, "performer": 0.60, "none": 0.65}
+
+    def compared(first, second, width=0.02):
+        gap = scores[first] - scores[second]
+        return Comparison(first, second, "balanced_accuracy", gap, gap - width, gap + width, 5000)
+    for name in MODELS:
+        score = one("balanced_accuracy", scores[name], low=scores[name] - 0.01, high=scores[name] + 0.01, model=name)
+        results.record(f"phantom.{name}", score, to=folder / "10_training.json", data="phantom", seed=0)
+        for kind, second in (("compare", "softmax"), ("gain", "none"), ("behind", "resnet50")):
+            if name != second:
+                results.record(f"{kind}.{name}", compared(name, second), to=folder / "10_training.json")
+        macs = 2e9 if name == "softmax" else 1.5e9
+        results.record(f"cost.{name}", one("macs", macs, "MAC"), one("macs_fvcore", macs, "MAC"),
+                       one("mixing_share", 0.25), to=folder / "11_cost.json")
+        slow = name == "performer"
+        results.record(f"latency.{name}", one("latency", 100.0, "ms", low=99.0, high=101.0, suffix="b1"),
+                       one("latency_ratio", 1.5 if slow else 0.8, suffix="b1"),
+                       one("verdict", None, suffix="b1", text="slower" if slow else "faster"),
+                       to=folder / "12_latency.json")
+    return folder
+
+
+@pytest.fixture
+def found(device):
+    table = results.load(device.parent)
+    return verdicts.Evidence(table[table.device == device.name], device.name)
+
+
+def test_a_lead_with_a_tie_behind_it_is_no_win(found):
+    text = verdicts.leader(found)["text"]
+    assert text.startswith("No winner: resnet50 has the highest balanced accuracy, and window is")
+
+
+def test_a_lead_over_all_is_a_win_of_this_run_only(device):
+    for name in MODELS:
+        if name != "resnet50":
+            lost = Comparison(name, "resnet50", "balanced_accuracy", -0.1, -0.12, -0.08, 5000)
+            results.record(f"behind.{name}", lost, to=device / "10_training.json")
+    table = results.load(device.parent)
+    text = verdicts.leader(verdicts.Evidence(table[table.device == device.name], device.name))["text"]
+    assert "beats every other model" in text and text.endswith("says nothing about another seed.")
+
+
+def test_a_sentence_says_accuracy_arithmetic_and_time(found):
+    text = verdicts.sentence(found, "performer")["text"]
+    assert "scored lower in this run (-10.0 percentage points, interval -12.0 to -8.0)" in text
+    assert "25% fewer multiply-adds" in text and "was slower at batch 1 (1.50 of its time)" in text
+    assert "tied with softmax" in verdicts.sentence(found, "xca")["text"]
+    assert len(verdicts.sentences(found)) == len(MODELS) - 2
+
+
+def test_each_claim_of_the_study_is_answered_from_records(found):
+    said = {row["quantity"]: row["text"] for row in verdicts.claims(found)}
+    assert "does not hold" in said["cnn_beaten"] and "performer scored below" in said["as_good_as_softmax"]
+    assert "25% fewer" in said["fewer_flops"] and "performer was not faster" in said["faster"]
+
+
+def test_the_page_has_every_model_with_its_interval(found):
+    page = verdicts.summary(found)
+    assert list(page.index) == list(MODELS)
+    assert page.loc["softmax", "balanced accuracy"] == "0.700 [0.690, 0.710]"
+    assert page.loc["none", "gain over none (points)"] == "-"
+    assert set(verdicts.pareto_table(found).model) == set(MODELS)
+
+
+def test_a_missing_record_is_named(found):
+    few = verdicts.Evidence(found.table[found.table["name"] != "cost.xca.macs"], found.device)
+    with pytest.raises(LookupError, match="has no record cost.xca.macs; run chapters"):
+        verdicts.sentences(few)
