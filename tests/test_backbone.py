@@ -146,3 +146,15 @@ def test_a_model_can_be_built_without_memory_for_counting(name):
         model = Pyramid(model_config(name, "paper"))
         initialise(model, 0)
         assert model(torch.empty(2, 3, 224, 224)).shape == (2, 10)
+
+
+def test_linear_maps_keep_the_variance_and_blocks_begin_close_to_the_identity():
+    model = pyramid("softmax", "small")
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module.weight.numel() > 1000:
+            ends = name.endswith(("attn.proj", "mlp.fc2", "head"))
+            wanted = 0.02 if ends else module.in_features**-0.5
+            assert module.weight.std().item() == pytest.approx(wanted, rel=0.1), name
+    tokens = torch.randn(2, 256, 32)
+    block = model.stages[0].blocks[0].eval()
+    assert (block(tokens) - tokens).norm() < 0.3 * tokens.norm()
