@@ -25,6 +25,7 @@ BAR = re.compile(r"\d+%\|.*\||\[\d+:\d\d[<,]")                       # what tqdm
 NO_WIDGETS = re.compile(r"TqdmWarning|IProgress not found|autonotebook import tqdm")
 IPYKERNEL = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py|<ipython-input-[^>]*>")
 LARGE_PICTURE = 100_000                                              # characters of base64
+JPEG_QUALITY = 70
 ADDRESS = re.compile(r"\b0x[0-9a-f]{8,}\b")
 
 
@@ -107,7 +108,7 @@ def _lighten(data: dict) -> None:
     from PIL import Image
     whole, small = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA"), io.BytesIO()
     flat = Image.alpha_composite(Image.new("RGBA", whole.size, "white"), whole).convert("RGB")
-    flat.save(small, "JPEG", quality=85, optimize=True)
+    flat.save(small, "JPEG", quality=JPEG_QUALITY, optimize=True)
     found = base64.b64encode(small.getvalue()).decode()
     if len(found) < 0.6 * len(data["image/png"]):
         del data["image/png"]
