@@ -147,7 +147,7 @@ class DataConfig(Config):
     img_size: int = 112
     in_chans: int = 1
     prior: str = "sqrt"
-    num_train: int = 32000
+    num_train: int = 18000
     num_val: int = 1000
     num_test_per_class: int = 500
     difficulty: float = 1.0
@@ -280,7 +280,7 @@ PROFILES: dict[str, Profile] = {p.name: p for p in (
     Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, threads=1,
             seeds=(0,), latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8,
             localised_images=8, ig_steps=16, bootstrap=100, gallery_images=10),
-    Profile("laptop", "small", "paper", num_train=32000, num_val=1000, num_test_per_class=500, epochs=3, threads=1,
+    Profile("laptop", "small", "paper", num_train=18000, num_val=1000, num_test_per_class=500, epochs=3, threads=1,
             seeds=(0,), latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=40,
             localised_images=500, ig_steps=64, bootstrap=1000, gallery_images=40),
     Profile("full", "paper", "paper", num_train=90000, num_val=5000, num_test_per_class=500, epochs=30, threads=0,

@@ -6,6 +6,9 @@ model with one of them; tables for the page.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -60,12 +63,21 @@ def train_together(experiments) -> None:
     if min(at_a_time, len(experiments)) < 2:
         return
     data_module.load_data(experiments[0].data)                      # drawn once, then read by every process
-    with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_a_time, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)) as pool:
         jobs = [pool.submit(_train, exp) for exp in experiments]
         with progress(len(jobs), f"training, {at_a_time} at a time", "model") as bar:
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent is gone: whoever is killed must not leave trainings behind."""
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train(exp: config.Experiment) -> None:
