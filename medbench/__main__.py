@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from . import commands, console, results, saliency
-from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS, one_of
+from .checks import one_of
+from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS
 
 NOTICE = "For research and teaching, not for clinical use."
 app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,

@@ -16,7 +16,8 @@ import numpy as np
 from . import cost as counting
 from . import latency as timing
 from . import results, saliency, training
-from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config, one_of
+from .checks import one_of
+from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
 from .data import load_data, read_image, to_input
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device

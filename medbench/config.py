@@ -1,6 +1,6 @@
 """Frozen, checked configurations and the presets and profiles they come from.
 
-What lives here, top to bottom: how a configuration is checked and fingerprinted; `ModelConfig`, `DataConfig`,
+What lives here, top to bottom: how a configuration is changed and fingerprinted; `ModelConfig`, `DataConfig`,
 `TrainingConfig`; `PRESETS` (how large a model is); `PROFILES` (how much a chapter does); `Experiment`, which
 holds one of each configuration.
 
@@ -15,6 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import in_range, one_of, whole
+
 MECHANISMS = ("softmax", "linformer", "performer", "fastformer", "xca", "window")
 MODELS = (*MECHANISMS, "resnet50")
 CONTROL = "none"
@@ -27,25 +29,7 @@ LOSSES = ("cross_entropy", "class_weights", "logit_adjustment")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-# --------------------------------------------------------------------------------------------- checks
-def one_of(field: str, value: Any, allowed: tuple) -> None:
-    """Refuse a value that is not in `allowed`, naming the field, the value and what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{field} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
-
-
-def in_range(field: str, value: Any, low: float, high: float = float("inf")) -> None:
-    """Refuse a number outside `[low, high]`, and anything that is not a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{field} is {value!r}; wanted a number from {low} to {high}")
-
-
-def whole(field: str, value: Any, low: int = 1) -> None:
-    """Refuse anything but a whole number from `low` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{field} is {value!r}; wanted a whole number from {low} on")
-
-
+# --------------------------------------------------------------------------------------------- what all share
 def fingerprint(*parts: Any) -> str:
     """Sixteen hex digits that stand for the content of dataclasses, dicts, lists, numbers and strings."""
     def plain(part):

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-from .config import one_of
+from .checks import one_of
 
 FORMATS = ("table", "csv", "json")
 WRONG, INTERRUPTED = 2, 130

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import in_range
+from .checks import in_range
 from .viewing import MethodMeans, check_images, logits, mean_interval, still
 
 

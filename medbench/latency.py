@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .checks import in_range, one_of
 from .comparison import PERCENTILES, Comparison, Round, Timing
-from .config import in_range, one_of
 from .machine import cores, resolve_device
 from .roofline import Ceilings, Roofline, ceilings, roofline
 from .timing import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .config import in_range
+from .checks import in_range
 from .viewing import MethodMeans, mean_interval, relevance
 
 SCORES = ("pointing", "mass")

@@ -17,7 +17,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-from .config import fingerprint, one_of
+from .checks import one_of
+from .config import fingerprint
 
 ROOT = Path(__file__).resolve().parent.parent
 WATCHED = ("medbench", "notebooks", "requirements.txt")     # what "dirty" looks at

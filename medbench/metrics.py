@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import one_of
+from .checks import one_of
 from .scoring import OVERALL, PER_CLASS, Task
 
 CHUNK = 100                                                            # resamples held in memory at once

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .config import one_of
+from .checks import one_of
 
 SPLITS = ("train", "val", "test")
 NEEDED = ("path", "label", "split")

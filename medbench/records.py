@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .config import one_of
+from .checks import one_of
 from .files import write_bytes
 
 SCHEMA_VERSION = 1

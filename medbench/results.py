@@ -18,7 +18,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from .config import ALL_MODELS, Experiment, one_of
+from .checks import one_of
+from .config import ALL_MODELS, Experiment
 from .files import lock
 from .machine import ROOT, device_name, git_state, machine, versions
 from .records import COLUMNS, UNITS, Record, ResultFile, complaint, read, write

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .config import in_range, one_of
+from .checks import in_range, one_of
 from .cost import Costs
 from .machine import cores, resolve_device
 from .timing import Disturbance, Load, between, prepared, read_load, suffix_of, timer_for

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import in_range, one_of
+from .checks import in_range, one_of
 from .faithfulness import Curves, Sanity, insertion_deletion, randomisation
 from .localisation import Localisation, edges, localise, to_masks
 from .viewing import check_images, chunks, logits, still

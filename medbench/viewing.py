@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import in_range
+from .checks import in_range
 
 
 def check_images(model: nn.Module, images, target, batch_size: int = 32) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SETTINGS, in_range, one_of, whole
+from ..checks import in_range, one_of, whole
+from ..config import SETTINGS
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..config import whole
+from ..checks import whole
 from .base import Attention
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..config import whole
+from ..checks import whole
 from .base import Attention, attend
 
 

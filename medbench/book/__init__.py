@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import config, machine
+from ..checks import one_of
 
 PARAMETERS = ("profile", "device", "seed")
 SMOKE_RESULTS = machine.ROOT / "_build" / "smoke" / "results"
@@ -56,7 +57,7 @@ def start(name: str, namespace: dict[str, Any]) -> Chapter:
         RuntimeError: `device="cuda"` without a GPU.
     """
     for given in _given(namespace):
-        config.one_of(f"parameter of {name}", given, PARAMETERS)
+        one_of(f"parameter of {name}", given, PARAMETERS)
     missing = [p for p in PARAMETERS if p not in namespace]
     if missing:
         raise ValueError(f"{name} has no parameter {', '.join(missing)}; run its first code cell, which sets them")

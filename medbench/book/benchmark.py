@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import config, latency, machine, metrics, recipe, results
 from .. import data as data_module
+from ..checks import one_of
 from ..files import progress
 from ..models import build_model
 from ..training import Run, fit, predict
@@ -101,7 +102,7 @@ def compare_all(trained, data, *, reference: str = "softmax", quantity: str = "b
     Args: `trained` from `train_all`; `reference` the model compared with; `quantity` one of `metrics.OVERALL`.
     """
     first = {name: runs[0] for name, runs in by_name(trained).items()}
-    config.one_of("reference", reference, tuple(first))
+    one_of("reference", reference, tuple(first))
     return [metrics.compare(one.logits, first[reference].logits, data.test, quantity=quantity,
                             names=(name, reference), bootstrap=bootstrap)
             for name, one in first.items() if name != reference]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import config, machine
+from ..checks import one_of
 
 STUDY = "study-2022/*"
 SCORES, COSTS, TIMES = "*/10_training", "*/11_cost", "*/12_latency"
@@ -94,5 +95,5 @@ class Checkout:
 
     def require(self, name: str) -> str:
         """The chapter's name if there is such a chapter, else an error that lists them."""
-        config.one_of("chapter", name, self.chapters)
+        one_of("chapter", name, self.chapters)
         return name

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..config import PRIORS, in_range, one_of
+from ..checks import in_range, one_of
+from ..config import PRIORS
 from .drawing import Draws, numbers
 from .lesions import LESIONS
 from .render import Look, height, render
