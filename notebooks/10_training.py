@@ -184,11 +184,13 @@ print(f"{leader} leads; tied with it: {', '.join(c.first for c in behind if c.ve
 gains = benchmark.compare_all(trained, data, reference="none", bootstrap=book.profile.bootstrap)
 for c in gains:
     mb.results.record(f"gain.{c.first}", c, to=book.results, data="phantom")
+mb.results.record("gain.all", benchmark.worth(gains), to=book.results, data="phantom")
 mb.plots.forest(benchmark.differences(gains), xlabel="balanced accuracy minus that of none (percentage points)");
 
 # %% [markdown]
 # Softmax attention gains {value}`10_training:gain.softmax.balanced_accuracy_difference|±` over no mixing at all. A
 # mechanism is worth this gain and not its whole score: the rest belongs to the stem, the MLPs and the merging.
+# {sentence}`10_training:gain.all.conclusion`
 #
 # ## Which findings are confused?
 #
@@ -253,7 +255,7 @@ benchmark.recorded_scores(real)
 # ## What we may conclude
 #
 # - Every model here learns the drawing far better than the shortcuts do, so the pictures have to be looked at.
-# - Mixing helps: the control without it lies below. How much each mechanism adds is in the figure of gains.
+# - What mixing adds is in the figure of gains. {sentence}`10_training:gain.all.conclusion`
 # - Which mechanism is best is not settled by one run each. Chapter 14 gives the verdicts, "no winner" included.
 #
 # These images are drawings with known answers; they rank how models learn this drawing and say nothing about patients.

@@ -101,8 +101,8 @@ verdicts.claims_page(became).style.hide(axis="index")
 #
 # ## What we may conclude
 #
-# - On the phantom, at this size: the gap between mixing and not mixing is clear; the gaps between the mechanisms are small
-#   against what we can see.
+# - On the phantom, at this size: {sentence}`10_training:gain.all.conclusion` Differences of a few points are within what
+#   another seed may change.
 # - In arithmetic: at 224 px no mechanism can save more than the share of mixing. At 448 px and beyond it can save a lot.
 # - In time: on this device, with this runtime, as the sentences above say.
 # - For a device in a hospital: measure on that device, with that runtime, with your images. Chapter 12 is made for it.

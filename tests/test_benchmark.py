@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import medbench as mb
-from medbench import machine, training
+from medbench import machine, metrics, training
 from medbench.book import benchmark
 
 SMALL = dict(num_train=24, num_val=12, num_test_per_class=1, epochs=1, threads=1, device="cpu")
@@ -52,3 +52,13 @@ def test_scores_are_tabled_with_their_intervals_best_first(experiments):
     assert list(table.index) == ["oracle", "model"]
     assert table.loc["oracle", "balanced accuracy"].startswith("1.000 [1.0")
     assert list(benchmark.run_table(trained).index) == ["none"]
+
+
+def test_what_mixing_is_worth_is_said_from_the_verdicts():
+    def gain(name, low, high):
+        return metrics.Comparison(name, "none", "balanced_accuracy", (low + high) / 2, low, high, 100)
+    gains = [gain("softmax", 0.01, 0.03), gain("xca", -0.01, 0.01), gain("window", 0.01, 0.02),
+             gain("performer", -0.03, -0.01), gain("resnet50", 0.1, 0.2)]
+    assert benchmark.worth(gains)["text"] == (
+        "Against the control without mixing, in these runs: softmax, window scored above it; xca tied with it; "
+        "performer scored below it.")

@@ -113,6 +113,19 @@ def detectable(comparisons) -> float:
     return 100 * float(np.mean([(c.high - c.low) / 2 for c in comparisons]))
 
 
+def worth(gains) -> dict:
+    """What mixing was worth in these runs, as a row with a computed sentence.
+
+    Args: `gains` comparisons of every model with the control; only those of mechanisms count.
+    """
+    found = {verdict: [c.first for c in gains if c.verdict == verdict and c.first in config.MECHANISMS]
+             for verdict in ("better", "tie", "worse")}
+    words = {"better": "scored above it", "tie": "tied with it", "worse": "scored below it"}
+    parts = [f"{', '.join(names)} {words[verdict]}" for verdict, names in found.items() if names]
+    return {"quantity": "conclusion", "value": None, "unit": "1",
+            "text": f"Against the control without mixing, in these runs: {'; '.join(parts)}."}
+
+
 def differences(comparisons):
     """Comparisons as a table for `plots.forest`: percentage points with interval and verdict."""
     import pandas as pd
