@@ -179,7 +179,7 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     tasks = [Task(logits, split, prior) for logits, prior in zip((first, second), priors)]
 
     def difference(counts):
-        return tasks[0].statistics(counts)[quantity] - tasks[1].statistics(counts)[quantity]
+        return tasks[0].statistic(quantity, counts) - tasks[1].statistic(quantity, counts)
     spread = np.concatenate([difference(counts) for counts in resamples(tasks[0].labels, bootstrap, seed)])
     low, high = np.percentile(spread, (2.5, 97.5))
     point = difference(np.ones((1, tasks[0].n)))[0]

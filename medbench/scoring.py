@@ -77,6 +77,12 @@ class Task:
         unknown = PRIOR_DEPENDENT if self.absent and self.reweighted else ()
         return found | dict.fromkeys(unknown, np.full(len(counts), np.nan))
 
+    def statistic(self, quantity: str, counts: np.ndarray) -> np.ndarray:
+        """One of `statistics` (R,); balanced accuracy without the others, which take a hundred times as long."""
+        if quantity == "balanced_accuracy":
+            return self._decisions(counts)["sensitivity"].mean(1)
+        return self.statistics(counts)[quantity]
+
     def confusion(self, decided: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """(R, k, k): row the true class, column the decided one."""
         columns = (np.arange(self.k) == decided[:, None]).astype(counts.dtype)

@@ -9,7 +9,7 @@ from scipy.special import softmax
 from sklearn import metrics as reference
 
 from medbench import metrics
-from medbench.scoring import BINS
+from medbench.scoring import BINS, Task
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -156,6 +156,14 @@ def test_comparison_finds_a_difference_and_a_tie():
     again = metrics.compare(logits, logits + 0.01, split, bootstrap=200)
     assert (again.difference, again.low, again.high, again.verdict) == (0, 0, 0, "tie")
     assert gap.rows()[0]["unit"] == "percentage point" and "a lies above b" in gap.rows()[0]["text"]
+
+
+def test_a_comparison_takes_the_same_balanced_accuracy_as_an_evaluation():
+    logits, split = task(n=300, k=4)
+    counts = np.random.default_rng(2).integers(0, 3, (5, 300)).astype(float)
+    one = Task(logits, split, None)
+    for quantity in ("balanced_accuracy", "macro_auroc"):
+        np.testing.assert_array_equal(one.statistic(quantity, counts), one.statistics(counts)[quantity])
 
 
 def test_pairing_narrows_the_interval():
