@@ -68,9 +68,8 @@ def train(names, preset, source, profile, seed, device, overrides) -> list[dict]
         build_model(experiment.model)                        # refuses what cannot be built before any image is drawn
     data = load_data(experiments[0].data)
     print("\n".join(data.notes), file=sys.stderr)
-    fitted = [e.on(len(data.classes), len(data.train)) for e in experiments]
-    return [_train(f.replace(training=e.training) if "epochs" in overrides else f, data)
-            for e, f in zip(experiments, fitted)]
+    return [_train(e.on(len(data.classes), len(data.train), keep_epochs="epochs" in overrides), data)
+            for e in experiments]
 
 
 def _train(experiment: Experiment, data) -> dict:

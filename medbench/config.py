@@ -280,7 +280,7 @@ def profile(name: str) -> Profile:
 
 
 # --------------------------------------------------------------------------------------------- experiment
-MOST_EPOCHS = 20                   # of a data set that is not the phantom
+MOST_EPOCHS = 20                   # of a small data set, in place of the many that would make up for its size
 
 
 @dataclass(frozen=True)
@@ -291,12 +291,15 @@ class Experiment(Config):
     data: DataConfig
     training: TrainingConfig
 
-    def on(self, num_classes: int, num_train: int) -> Experiment:
+    def on(self, num_classes: int, num_train: int, keep_epochs: bool = False) -> Experiment:
         """The same experiment on data whose classes and size are known by now.
 
-        As many images are seen in training, but none of them more than 20 times: a small set is soon known by heart.
+        As many images are seen in training, but none of them more than 20 times, or as often as the experiment has
+        it: a small set is soon known by heart. With `keep_epochs` each is seen just as often.
         """
-        epochs = min(max(1, round(self.data.num_train * self.training.epochs / num_train)), MOST_EPOCHS)
+        own = self.training.epochs
+        alike = max(1, round(self.data.num_train * own / num_train))
+        epochs = own if keep_epochs else min(alike, max(own, MOST_EPOCHS))
         return self.replace(model=self.model.replace(num_classes=num_classes),
                             training=self.training.replace(epochs=epochs))
 

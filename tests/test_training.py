@@ -308,7 +308,10 @@ def test_an_experiment_on_other_data_sees_as_many_images():
     fitted = asked.on(num_classes=3, num_train=9000)
     assert abs(fitted.training.epochs * 9000 - want) <= 9000 / 2 and fitted.model.num_classes == 3
     assert asked.on(num_classes=3, num_train=2076).training.epochs == config.MOST_EPOCHS < want / 2076
-    assert asked.on(10, asked.data.num_train) == asked
+    assert asked.on(3, 2076, keep_epochs=True).training == asked.training
+    for name in config.PROFILES:
+        asked = config.Experiment.preset("small", "xca", profile=name)
+        assert asked.on(10, asked.data.num_train) == asked
 
 
 @pytest.mark.parametrize("loss", config.LOSSES)

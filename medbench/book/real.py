@@ -42,8 +42,8 @@ def record_real_mri(names=ALL_MODELS, *, seed: int = 0, device: str = "auto", bo
     for name, scores in lines.items():
         results.record(f"brain-tumor-mri.{name}", scores, to=to, **about)
     results.record("brain-tumor-mri", _split_rows(opened), to=to, **about)
-    asked = [experiment(name, seed, device) for name in names]
-    experiments = [exp.replace(model=exp.model.replace(num_classes=len(opened.classes))) for exp in asked]
+    size = len(opened.classes), len(opened.train)
+    experiments = [experiment(name, seed, device).on(*size, keep_epochs=True) for name in names]
     for one in train_all(experiments, opened):
         lines[one.name] = evaluate(one.logits, opened.test, bootstrap=bootstrap)
         results.record(one.experiment, lines[one.name], one.run, to=to, **about)
