@@ -63,7 +63,6 @@ def train_together(experiments) -> None:
     at_a_time = machine.cores() // training.threads if training.device == "cpu" else 1
     if min(at_a_time, len(experiments)) < 2:
         return
-    data_module.load_data(experiments[0].data)                      # drawn once, then read by every process
     with ProcessPoolExecutor(at_a_time, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)) as pool:
         jobs = [pool.submit(_train, exp) for exp in experiments]
         with progress(len(jobs), f"training, {at_a_time} at a time", "model") as bar:
