@@ -159,7 +159,7 @@ class TrainingConfig(Config):
 
     epochs: int = 3
     batch_size: int = 16
-    lr: float = 1e-3
+    lr: float = 5e-4
     min_lr: float = 1e-5
     warmup: float = 0.1
     weight_decay: float = 0.05

@@ -31,7 +31,7 @@ CLASS_NAMES = {
 }
 STUDY_COUNTS = dict(zip(CLASSES, (513, 272, 2307, 125, 1259, 751, 1721, 27374, 83, 10266)))
 CONTRASTS = tuple(MATERIALS)
-VERSION = 3                    # raised whenever a drawing changes: old caches are then drawn anew
+VERSION = 4                    # raised whenever a drawing changes: old caches are then drawn anew
 CHUNK = 256                    # samples whose random numbers are held at once
 GROUP = 32                     # samples of one class drawn at once: fits the cache of a core
 

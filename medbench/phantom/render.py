@@ -83,12 +83,12 @@ def _pose(z, low, draw, control, size, device) -> Head:
     pixel = FIELD_OF_VIEW / size
     ruler = (torch.arange(size, device=device) + 0.5) * pixel - FIELD_OF_VIEW / 2
     column, row = ruler[None, None, :], -ruler[None, :, None]
-    turn, scale, shear, stretch = draw(-0.12, 0.12), draw(0.95, 1.04), draw(-0.03, 0.03), draw(0.97, 1.03)
+    turn, scale, shear, stretch = draw(-0.15, 0.15), draw(0.95, 1.04), draw(-0.03, 0.03), draw(0.97, 1.03)
     scale = scale * torch.where(low, 1.04, 1.0)               # the head is smaller there: as much air as higher up
     c, s = torch.cos(turn), torch.sin(turn)
     warp = 5.0 * smooth(control[:, :2, :6, :6], size)
-    x = (c * column - s * row) / (scale * stretch) + draw(-5, 5) + warp[:, 0]
-    y = (s * column + c * row) * stretch / scale + shear * x + draw(-5, 5) + CENTRE_Y + warp[:, 1]
+    x = (c * column - s * row) / (scale * stretch) + draw(-6, 6) + warp[:, 0]
+    y = (s * column + c * row) * stretch / scale + shear * x + draw(-6, 6) + CENTRE_Y + warp[:, 1]
     slices = (z.flatten() - Z_LOW).long()
     rough, fine = 2 * smooth(control[:, 2, :12, :12], size), 2 * smooth(control[:, 3], size)
     return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, low, pixel, rough, fine)
