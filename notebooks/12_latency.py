@@ -159,7 +159,17 @@ mb.plots.latency(devices);
 
 # %% [markdown]
 # To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
-# on devices says how, step by step. What nobody has run is not in the figure. No GPU has run it yet unless one is shown.
+# on devices says how, step by step. What nobody has run is not in the figure.
+#
+# One GPU is there, an H100. What does it say of the mechanisms at batch 1?
+# {sentence}`nvidia-h100-80gb-hbm3/12_latency:latency.run.conclusion.b1`
+#
+# So there the mechanisms that need less arithmetic are the slower ones. Why? Softmax attention takes
+# {value}`nvidia-h100-80gb-hbm3/12_latency:latency.softmax.latency.b1|.1f` for one image and
+# {value}`nvidia-h100-80gb-hbm3/12_latency:latency.softmax.latency.b16|.1f` for sixteen. Sixteen times the arithmetic in
+# about the same time: the arithmetic is not what takes the time. It reaches
+# {value}`nvidia-h100-80gb-hbm3/12_latency:latency.softmax.roofline_share.b1|.1%` of the roofline at batch 1. The likely
+# cause is the start of operations: fused softmax attention is one operation, Performer's features and sums are many.
 #
 # ## The study's seconds beside ours
 #

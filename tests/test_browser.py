@@ -29,8 +29,7 @@ PAGES = sorted(p.relative_to(PLACE.committed.parent).with_suffix("").as_posix() 
 @pytest.fixture(scope="session")
 def html():
     """The folder of the rendered edition."""
-    if PLACE.edition_device is None:
-        pytest.skip("there is no committed edition; `make edition` makes it")
+    assert PLACE.edition_device, "there is no committed edition; `make edition` makes it"
     runner.html(PLACE)
     return output(PLACE, committed=True) / "html"
 

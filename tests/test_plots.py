@@ -92,7 +92,8 @@ def test_every_model_has_a_look_that_survives_grey():
 def test_labels_carry_units():
     assert plots.label("latency_ms") == "latency (ms)"
     assert plots.label("macro_auroc", "1") == "macro AUROC"
-    assert plots.label("gmacs") == "cost (GMAC)"
+    assert plots.label("gmacs") == "cost (GMAC)" and plots.label("mmacs") == "cost (MMAC)"
+    assert plots.label("val_balanced_accuracy") == "validation balanced accuracy"
     assert plots.label("throughput_images_per_s") == "throughput (images/s)"
     assert plots.label("num_tokens") == "number of tokens"
     assert plots.label("peak_memory", "byte") == "peak memory (byte)"

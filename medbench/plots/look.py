@@ -39,8 +39,8 @@ STYLE: dict[str, Style] = {
 _OTHERS = (("#444444", "h", (0, (10, 2))), ("#9a5b00", "<", (0, (5, 2))), ("#3f7f86", ">", (0, (4, 1, 1, 1))),
            ("#7a3b69", "p", (0, (1, 1))))
 _UNITS = {"images_per_s": "images/s", "flop_per_s": "FLOP/s", "byte_per_s": "byte/s", "ms": "ms", "s": "s", "j": "J",
-          "mac": "MAC", "macs": "MAC", "gmacs": "GMAC", "flop": "FLOP", "flops": "FLOP", "byte": "byte", "mib": "MiB",
-          "param": "parameters", "points": "percentage points"}
+          "mac": "MAC", "macs": "MAC", "gmacs": "GMAC", "mmacs": "MMAC", "flop": "FLOP", "flops": "FLOP",
+          "byte": "byte", "mib": "MiB", "param": "parameters", "points": "percentage points"}
 _PAPER = {"figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white", "text.color": "black",
           "axes.edgecolor": "black", "axes.labelcolor": "black", "xtick.color": "black", "ytick.color": "black",
           "font.size": 10, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False,
@@ -60,7 +60,7 @@ def label(name: str, unit: str | None = None) -> str:
                 name, unit = name.removesuffix(ending).rstrip("_") or "cost", found
                 break
     unit = {"percentage point": "percentage points"}.get(unit, unit)
-    known = {"auroc": "AUROC", "auprc": "AUPRC", "macs": "MACs", "mcc": "MCC", "flops": "FLOPs", "num": "number of"}
+    known = {"auroc": "AUROC", "auprc": "AUPRC", "macs": "MACs", "mcc": "MCC", "flops": "FLOPs", "num": "number of", "val": "validation"}
     text = " ".join(known.get(word, word) for word in name.split("_"))
     return text if unit in (None, "1", "") else f"{text} ({unit})"
 
