@@ -15,7 +15,9 @@ def gallery(images, titles=None, masks=None, *, columns: int = 5):
     count = len(images)
     columns = min(columns, count)
     rows = -(-count // columns)
-    _, axes = figure(rows, columns, width=min(1.9 * columns, 9), height=rows * (min(1.9, 9 / columns) + 0.25))
+    lines = max((str(title).count("\n") + 1 for title in titles), default=0) if titles is not None else 0
+    side = min(1.9, 9 / columns)                                                     # inches
+    _, axes = figure(rows, columns, width=side * columns, height=rows * (side + 0.1 + 0.17 * lines))
     axes = np.atleast_1d(axes).ravel()
     axes[0].figure.set_dpi(70)                                         # about the pixels that the images have
     for place, ax in enumerate(axes):
@@ -43,7 +45,7 @@ def failures(logits, split, classes, *, prior=None, count: int = 3):
         raise ValueError("no image of this split is classified wrongly; there is no failure to show")
     worst = wrong[np.argsort(-chance[wrong, chosen[wrong]])][:count]
     named = [str(c).replace("_", " ") for c in classes]
-    titles = [f"{named[labels[i]]}\ntaken for {named[chosen[i]]} ({chance[i, chosen[i]]:.2f})" for i in worst]
+    titles = [f"{named[labels[i]]}\ntaken for\n{named[chosen[i]]} ({chance[i, chosen[i]]:.2f})" for i in worst]
     masks = getattr(split, "masks", None)
     return gallery([split.images[i] for i in worst], titles,
                    None if masks is None else [masks[i] for i in worst], columns=count)
