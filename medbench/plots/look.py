@@ -60,7 +60,8 @@ def label(name: str, unit: str | None = None) -> str:
                 name, unit = name.removesuffix(ending).rstrip("_") or "cost", found
                 break
     unit = {"percentage point": "percentage points"}.get(unit, unit)
-    known = {"auroc": "AUROC", "auprc": "AUPRC", "macs": "MACs", "mcc": "MCC", "flops": "FLOPs", "num": "number of", "val": "validation"}
+    known = {"auroc": "AUROC", "auprc": "AUPRC", "macs": "MACs", "mcc": "MCC", "flops": "FLOPs", "num": "number of",
+             "val": "validation"}
     text = " ".join(known.get(word, word) for word in name.split("_"))
     return text if unit in (None, "1", "") else f"{text} ({unit})"
 
