@@ -96,7 +96,7 @@ book = start("01_data", globals())
 #   under the skull.
 #
 # **Focal FLAIR hyperintensity** (`focal_flair_hyper`)
-# : One small bright spot on FLAIR. It is a description, not a disease: many causes, often none that matters
+# : One small bright spot on FLAIR. It is a description, not a disease; it has many possible causes
 #   {cite}`kanekar2014`. *Drawn*: one round spot in the white matter, at times two. No cavity, no push.
 #
 # **Intra-axial lesion** (`intra`)
@@ -257,7 +257,7 @@ print("the same to the last pixel:", bool(same))
 # - one sees the statistics of the image with the lesion covered. If it can still tell the class from normal,
 #   something outside the lesion gives it away.
 #
-# If any of them does well, the data set has a shortcut. Before: drawings without our cures.
+# The better one of them does, the wider the shortcut. Before: drawings without our cures.
 
 # %%
 def asked(**cures):
@@ -286,12 +286,13 @@ drawings.before_and_after(before, after).round(2)
 # - Brightness alone told the classes apart with an AUROC of
 #   {value}`01_data:shortcut.before.intensity_statistics_macro_auroc|.2f`; with the cures it is
 #   {value}`01_data:shortcut.after.intensity_statistics_macro_auroc|.2f`. One half is guessing.
+#   Less, not nothing: a large bright lesion changes the brightness itself.
 # - The height of the slice gave the pituitary class away with
 #   {value}`01_data:shortcut.before.slice_height_auroc.pituatary_lesion|.2f`, now with
 #   {value}`01_data:shortcut.after.slice_height_auroc.pituatary_lesion|.2f`. It has to stay above one half: a
 #   pituitary lesion can only be drawn at its place, so a slice far above it speaks against the class. That is
-#   anatomy. It does not tell ten classes apart: the balanced accuracy of the height alone is
-#   {value}`01_data:shortcut.after.slice_height_balanced_accuracy|.2f`.
+#   anatomy. For ten classes it is of little use: the balanced accuracy of the height alone is
+#   {value}`01_data:shortcut.after.slice_height_balanced_accuracy|.2f`, where guessing has a tenth.
 # - Even with the lesion covered, the pituitary class was found with
 #   {value}`01_data:shortcut.before.masked_auroc.pituatary_lesion|.2f`. Now it is
 #   {value}`01_data:shortcut.after.masked_auroc.pituatary_lesion|.2f`. With so few images these numbers scatter around
@@ -304,8 +305,8 @@ drawings.before_and_after(before, after).round(2)
 #
 # ## One knob: a mark of the site
 #
-# The most common shortcut in real data is the place where an image was made: sick people go to one hospital, healthy
-# ones to another, and the scanners differ. We can draw that. With `confounding` set to 1, sick heads have a small
+# A common shortcut in real data is the place where an image was made {cite}`zech2018`: sick people go to one hospital,
+# healthy ones to another, and the scanners differ. We can draw that. With `confounding` set to 1, sick heads have a small
 # mark in one corner and normal heads in the other; at 0 there are no marks. A linear model learns "sick or normal"
 # from thumbnails. It is then tested on the same kind of images, and on images without marks.
 #
@@ -325,7 +326,8 @@ mb.plots.gallery(marked.images, [names[k] for k in marked.labels]);
 
 # %% [markdown]
 # At home the confounded model looks excellent: AUROC {value}`01_data:confounding.auroc_100_home|.2f`. Elsewhere it
-# guesses: {value}`01_data:confounding.auroc_100_elsewhere|.2f`. It has learned the mark and nothing of the brain. **A
+# guesses: {value}`01_data:confounding.auroc_100_elsewhere|.2f`. Compare the first row: without marks this
+# linear model finds next to nothing. So the mark makes a worthless model look perfect. **A
 # high score on data from the same source cannot tell this from success.** Only other data can, or a look at what the
 # model looks at. The knob stands at 0 everywhere else in this book.
 #

@@ -97,7 +97,8 @@ stages
 # `self.attn` is the one part that changes between our models. It gets $N$ tokens and returns $N$ tokens. The block
 # does not ask which mechanism it holds. (`local` does nothing, except in a version of XCA that chapter 07 speaks of.)
 #
-# Around the mixing, `self.attn` has projections: one matrix makes queries, keys and values, another one leads back.
+# Around the mixing, `self.attn` has projections: one matrix makes queries, keys and values (chapter 03 says what they are
+# for), another one leads back.
 # They cost $4NC^2$ multiply-adds. The MLP costs $8NC^2$. No mechanism of this book changes either.
 #
 # ## From stage to stage
@@ -157,7 +158,7 @@ pd.DataFrame(rows).T
 # %% [markdown]
 # `paper` is the study's size. It is used for costs and times, and for training where there is a large GPU. `small` is
 # what a laptop trains. `smoke` is for tests. In `small` windows are 4 x 4 tokens on a 16 x 16 grid. With windows of 8
-# on the coarse grids of a small image, hardly a block would ever shift, and the "window" model would be softmax
+# on the coarse grids of a small image, hardly a block would ever shift, and the "window" model would nearly be softmax
 # attention by another name.
 #
 # ## Is the rest really the same?
@@ -184,7 +185,8 @@ pd.DataFrame(shared).T
 # drawn after it.
 #
 # The mechanisms' own parameters are few, so what differs is how tokens mix and not how much can be stored. The
-# exception is Linformer: its two projections along the tokens grow with the grid.
+# exception is Linformer: its two projections along the tokens grow with the grid. And the control is smaller than all of
+# them: it has no queries and keys. A gain over `none` holds that difference too.
 #
 # ## The control: no mixing
 #
@@ -281,7 +283,7 @@ by_size[["img_size", "tokens", "share"]].round(3)
 #   {value}`02_backbone:backbone.softmax.mixing_share.px448|.1%`. Efficient attention is for many tokens. A claim
 #   about it without its $N$ is not a claim.
 # - With windows of 8 x 8, the last two stages of the large preset at 224 px are a single window, or less. There the
-#   window model *is* softmax attention.
+#   window model is softmax attention with a learned bias.
 #
 # ## The study's cost table, reproduced
 #
@@ -317,8 +319,8 @@ off.map("{:+.2%}".format)
 # %% [markdown]
 # What we see:
 #
-# - **The six transformers agree**, to one unit of the last digit that was printed; some digits were cut off in place
-#   of rounded. Our count for softmax is {value}`02_backbone:table.softmax.macs_fvcore.c1000|.4f G` where the study
+# - **The six transformers agree**, to one unit of the last digit that was printed; not all of its digits are rounded as
+#   usual. Our count for softmax is {value}`02_backbone:table.softmax.macs_fvcore.c1000|.4f G` where the study
 #   prints {value}`study-2022/11_cost:cost.softmax.macs_fvcore|.2f G`. The column called FLOPS is a count of
 #   multiply-adds.
 # - **They agree for 1,000 classes**, though the study's task has 10. The classifier alone makes the difference

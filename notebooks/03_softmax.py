@@ -186,8 +186,8 @@ print("counted = closed form:", (costs.counted == costs.closed_form).all())
 # the whole grows by something in between. Below the crossing, mixing is the smaller part of the block, and no mechanism,
 # however clever, can save more than that part. The second exercise asks where the crossing is.
 #
-# Arithmetic is not time. How long do the two parts take on this device? We time the layer beside `none`, which has the
-# projections without the mixing.
+# Arithmetic is not time. How long does it take on this device? We time the layer beside `none`, which has half of the
+# projections and no mixing. So the gap is the mixing and the projections to queries and keys.
 
 # %%
 times = mechanism.time_table(["softmax", "none"], (4, 8, 16, 32), book)
@@ -212,7 +212,8 @@ mb.plots.curves(times, "num_tokens", "latency_ms", log=True,
 #
 # Here the weights themselves can be looked at: $A = \mathrm{softmax}(s\,QK^\top/\sqrt d)$. We take two numbers of it.
 # How many tokens does a query listen to, $\exp$ of the entropy of its weights? And how many different patterns are there
-# among the rows, the *effective rank* {cite}`roy2007`: 1 when all queries listen alike, at most $N$?
+# among the rows, the *effective rank* {cite}`roy2007`, $\exp$ of the entropy of the singular values, scaled to sum to one:
+# 1 when all queries listen alike, at most $N$?
 
 # %%
 layer = ATTENTION["softmax"](32, 1, (6, 6))
@@ -229,8 +230,8 @@ pd.DataFrame(table, columns=columns).round(1)
 
 # %% [markdown]
 # At $s = 0$ every query takes the same mean of all 36 tokens: one pattern. With a growing factor each query listens to
-# fewer tokens, in the end to one, and the patterns become many. They need not reach 36: several queries can pick the same
-# key. Linformer, in the next chapter, bets on a low rank, the upper part of this table.
+# fewer tokens, in the end to one, and one pattern becomes several. Their number need not keep growing: when each query
+# picks one key, several pick the same one and share a pattern. Linformer, in the next chapter, bets that few are enough.
 #
 # ## One brain slice
 #
@@ -378,7 +379,8 @@ check("softmax.crossover_tokens", crossover_tokens)
 # ```
 #
 # ```{dropdown} 3. Without a position encoding, can softmax attention tell a slice from the same slice with shuffled tokens?
-# No. Shuffled tokens give shuffled outputs, and the mean over the tokens at the end of the model removes the order.
+# The layer cannot: shuffled tokens give shuffled outputs. A mean at the end of a stack of layers then removes the order. The
+# pyramid can, for its merges join neighbours.
 # ```
 #
 # ```{dropdown} 4. A mechanism makes mixing free. What is the most it can save in a block with 64 tokens and 384 channels?
@@ -401,7 +403,7 @@ check("softmax.crossover_tokens", crossover_tokens)
 #   A whole ViT keeps one resolution throughout.
 # - Its table counts multiply-adds and calls them FLOPS. One multiply-add is two floating-point operations.
 #   The study's figure for this model is {value}`study-2022/11_cost:cost.softmax.macs_fvcore|.2f G`.
-# - That figure belongs to a classifier with 1,000 classes. Chapter 02 reproduces it to the last parameter.
+# - The parameters in its table belong to a classifier with 1,000 classes. Chapter 02 reproduces them.
 # - The two settings of this mechanism, `faithful` and `seed`, compute the same thing: there was nothing to repair.
 # - A trap for whoever counts: on a CPU some counters see fused attention as nothing at all, which makes softmax the
 #   cheapest model of the table. Chapter 11 shows the trap and the way round it.

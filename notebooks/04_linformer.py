@@ -70,7 +70,8 @@ right.set_ylabel("summary key");
 
 # %% [markdown]
 # Every cell is still filled: each output hears every token. But it hears them through four summaries, so the left picture
-# is made of few patterns: a column that is bright in one row is bright in most. What is saved is not the reach,
+# is made of few patterns: a column that is bright in one row is bright in most. (On the diagonal a token also hears
+# itself through its own query.) What is saved is not the reach,
 # but the freedom of each query to choose.
 #
 # ## The equation
@@ -135,7 +136,7 @@ mb.mixing.limits(fresh, x)
 # %% [markdown]
 # Three surprises for who comes from softmax. Shuffled tokens do not give shuffled outputs: column $j$ of $E$ belongs to
 # place $j$, so this layer knows places. Twice as many tokens are refused. And $r = N$ alone does not give softmax back:
-# only the identity does, and nothing but training can find it.
+# $E$ and $F$ must leave every token unmixed, as the identity does. Random ones do not.
 #
 # ## The cost
 #
@@ -208,9 +209,9 @@ ax.axhline(1, color="#555555", linewidth=0.8);
 
 # %% [markdown]
 # Two different things are in this figure. The lower line says whether a good approximation of rank $r$ *exists*.
-# The upper one says what a projection gets that does not look at $A$: it stays above the line at 1, where as much is wrong
-# as there is.
-# So the low rank has to be *learned*, in $E$ and $F$, and the same $E$ must serve every image.
+# The upper one is a random projection: above the line at 1 its error is larger than the matrix itself. So that a good
+# approximation exists does not mean that a projection drawn blindly finds it. Linformer *learns* $E$ and $F$, and the same
+# $E$ must serve every image.
 #
 # ## One brain slice
 #
@@ -322,7 +323,7 @@ check("linformer.carry", carry)
 # ```python
 # def carry(E, old_grid, new_grid):
 #     images = E.view(-1, 1, *old_grid)
-#     resized = F.interpolate(images, size=new_grid, mode="bilinear").flatten(1)
+#     resized = torch.nn.functional.interpolate(images, size=new_grid, mode="bilinear").flatten(1)
 #     return resized * (E.sum(1) / resized.sum(1))[:, None]
 #
 # check("linformer.carry", carry)
@@ -357,13 +358,13 @@ check("linformer.carry", carry)
 # - *"Linformer makes small attentions, one for each part of the image."* It makes one attention to $r$ mixtures of all
 #   tokens.
 # - *"It is linear, so it is cheaper."* It is linear at fixed $r$, with a constant of $4r$. At $N \le 2r$ it costs more.
-# - *"Low rank means that little is lost."* The best low-rank matrix may lose little. A projection that was not fitted to the
-#   matrix loses much, as the figure above shows.
+# - *"Low rank means that little is lost."* The best low-rank matrix may lose little. A random projection loses much, as the
+#   figure above shows.
 #
 # ## Where the study and its code differ from the paper
 #
-# - The study's $r$ is $\max(1, N/8)$ in each stage: 128, 32, 8 and 2 at 224 px. Its cost grows as $N^2$ after all. The study
-#   calls that linear.
+# - The study's $r$ is $\max(1, N/8)$ in each stage: 128, 32, 8 and 2 at 224 px. Its cost grows as $N^2$ after all. The study's
+#   text calls that linear; its table says $O(N^2C)$.
 # - Its code has one projection *with bias*, shared by keys, values and heads. The paper offers several ways of sharing; the
 #   `faithful` setting here shares $E$ and $F$ among the heads and not between keys and values, without bias: our choice.
 # - With 1,000 classes the study's table gives {value}`study-2022/11_cost:cost.linformer.macs_fvcore|.2f G`. Chapter 02

@@ -98,6 +98,9 @@ for ax, r in zip(axes[1:], (8, 512)):
 # $\mathrm E[e^{w^\top (q' + k')}] = e^{|q' + k'|^2/2}$, and $|q'+k'|^2/2 = |q'|^2/2 + |k'|^2/2 + q'^\top k'$.
 # Taking off the two norms leaves $e^{q'^\top k'} = e^{q^\top k/\sqrt d}$. The features are positive, so no weight is negative.
 #
+# The rows of $W$ are not independent here: in each block of $d$ they are orthogonal, with the lengths of normal vectors.
+# Each row alone is still normal, so the mean stays right, and the error gets smaller.
+#
 # ```{literalinclude} ../../medbench/attention/performer.py
 # :language: python
 # :pyobject: Performer.log_features
@@ -129,7 +132,7 @@ print(f"largest difference: {difference:.1e}")
 
 # %% [markdown]
 # Changing the order is exact. Second the *estimate*: does it tend to softmax as $r$ grows, and how fast? The error of a mean
-# of $r$ independent draws should fall as $1/\sqrt r$. We measure it on inputs of half the usual size, ten times for each
+# of $r$ draws should fall as $1/\sqrt r$. We measure it on inputs of half the usual size, ten times for each
 # $r$ with a $W$ of its own, and take the median.
 
 # %%
@@ -146,7 +149,7 @@ def error(r, scale=0.5, draws=10, d=8, setting="faithful"):
 sizes = [64, 256, 1024, 4096, 16384]
 obtained = [error(r) for r in sizes]
 
-# %% mystnb={"image": {"alt": "Relative error of Performer against the number of features on logarithmic axes: the measured errors follow the predicted line of slope minus one half."}}
+# %% mystnb={"image": {"alt": "Relative error of Performer against the number of features on logarithmic axes: the measured errors fall nearly as steeply as the predicted line of slope minus one half and lie near it."}}
 curve = pd.DataFrame({"model": "performer", "r": sizes, "error": obtained})
 predicted = [obtained[0] * (64 / r) ** 0.5 for r in sizes]
 line = pd.DataFrame({"model": "predicted: 1/sqrt(r)", "r": sizes, "error": predicted})
@@ -154,9 +157,8 @@ mb.plots.curves(pd.concat([curve, line]), "r", "error", log=True,
                 xlabel="random features r", ylabel="relative error (1)");
 
 # %% [markdown]
-# The points follow the slope of the line, with some scatter, since the error is itself random: four times the features,
-# about half the error. There is no floor, so the sampler is fair. That is less obvious than it sounds: the second exercise has
-# a sampler with a floor.
+# The line is tied to the first point, so compare the slopes only: four times the features leave about half the error. Up to
+# the last point no floor is seen. That is less obvious than it sounds: the second exercise has a sampler with a floor.
 #
 # ## The limits
 #
@@ -212,7 +214,7 @@ table.round(3)
 #
 # ```{admonition} Predict before you run
 # :class: tip
-# The variance of $\phi(q)^\top\phi(k)$ grows like $\exp(|q' + k'|^2)$. What happens to the error when the inputs double?
+# The variance of $\phi(q)^\top\phi(k)$, relative to the square of the weight, grows like $\exp(|q' + k'|^2)$. What happens to the error when the inputs double?
 # ```
 
 # %%
@@ -326,7 +328,8 @@ check("performer.features", features)
 #
 # Orthogonal rows make the error smaller than independent ones. A colleague samples them like this. Something is wrong with the
 # directions, something with the lengths, and it stops at $r = d$. Repair all three: any $r$; orthogonal rows within each block
-# of $d$; lengths that vary as those of normal vectors with $d$ entries do; and no preferred direction.
+# of $d$; lengths that vary as those of normal vectors with $d$ entries do; and no preferred direction. Beware: QR fixes the
+# signs by a rule of its own; the diagonal of $R$ tells which.
 # ````
 
 # %% tags=["skip-execution"]
@@ -375,8 +378,8 @@ check("performer.sampler", sampler)
 # ```
 #
 # ```{dropdown} 4. Some code adds a small constant to every feature. What does that do?
-# It adds the same weight to every pair, so that the output is pulled towards the plain mean of the values. The layer here adds
-# nothing and takes out the largest exponent instead.
+# It adds to every weight a part that knows nothing of how $q$ and $k$ fit together, so the output is pulled towards a mean of
+# the values that is the same for all. The layer here adds nothing and takes out the largest exponent instead.
 # ```
 #
 # **Three misconceptions**

@@ -53,10 +53,10 @@ book = start("06_fastformer", globals())
 #
 # ## The idea in one picture
 #
-# Again 36 random tokens. On the left the mixing of a Fastformer as it starts, on the right after its two pooling vectors
-# have been made ten times longer, as training may do.
+# Again 36 random tokens. Weights and inputs are scaled up, so that the structure can be seen. On the right the two pooling
+# vectors are ten times longer still, as training may make them.
 
-# %% mystnb={"image": {"alt": "Two 36 by 36 mixing pictures on a logarithmic scale. Left, a bright diagonal on an even grey. Right, the same diagonal with a few brighter columns: tokens that the pooling picked."}}
+# %% mystnb={"image": {"alt": "Two 36 by 36 mixing pictures on a logarithmic scale, both made of columns with a diagonal across them. On the right the columns differ far more."}}
 torch.manual_seed(book.seed)
 layer = ATTENTION["fastformer"](32, 1, (6, 6)).eval()
 x = 3 * torch.randn(1, 36, 32)
@@ -70,9 +70,9 @@ for ax, factor in zip(axes, (1, 10)):
     mb.plots.who_mixes(mixing - mixing.min(), ax, title=f"pooling vectors x {factor}", bar="decades above the least (1)")
 
 # %% [markdown]
-# The scale counts powers of ten: the diagonal stands far above the rest. Every token hears itself, and all others through
-# one vector that is the same for all. So the picture off the diagonal is made of columns: what is loud is loud for
-# everyone. With longer pooling vectors a few tokens are picked, and their columns stand out.
+# The scale counts powers of ten. Each token hears itself: the diagonal. It hears all others through one vector that is the
+# same for all. So the rest is made of columns: what is loud is loud for everyone. With longer pooling vectors the columns
+# lie many more powers of ten apart: a few tokens are picked.
 #
 # ## The equation
 #
@@ -151,7 +151,7 @@ mb.mixing.limits(layer, x)
 # %% [markdown]
 # Shuffled and doubled tokens behave as in softmax: both poolings are weighted means over all tokens. But the answer to
 # the third question is no. Two queries of softmax can listen to different tokens. Here everybody gets the same $\bar k$,
-# whatever the weights. This is the one mechanism of the book with no road back to softmax.
+# whatever the weights. Fastformer has no road back to softmax; chapter 07 has another mechanism without one.
 #
 # ## The cost
 #
@@ -227,7 +227,8 @@ mechanism.mixing_table(rows, grid)
 
 # %% [markdown]
 # Compare the share of its own input with that of softmax in chapter 03. The residual $+\,q_i$ inside the mechanism keeps
-# it high.
+# it high. The effective rank near $N$ comes from the same residual: each token is its own pattern, as without mixing. It
+# does not mean many ways of listening.
 #
 # ## What it scores
 
@@ -373,8 +374,8 @@ coloured, raw = beta @ p, beta @ k
 print(f"cosine of the two global keys, mean over heads: {torch.cosine_similarity(coloured, raw, dim=-1).mean().item():.2f}")
 
 # %% [markdown]
-# A cosine of one would mean that the mistake changes nothing. With random weights the two vectors have little to do with
-# each other.
+# A cosine of one would mean that the mistake changes nothing. In so few dimensions the number itself depends much on the
+# draw.
 #
 # ## Further reading
 #

@@ -221,7 +221,8 @@ mb.results.record("mixing.xca", rows, to=book.results, seed=book.seed)
 mechanism.mixing_table(rows, grid)
 
 # %% [markdown]
-# Compare the share of its own input with that of the other mechanisms. This is why its authors add a *local patch
+# Compare the share of its own input with that of the other mechanisms. The effective rank near $N$ comes from it: each
+# token is its own pattern, as without mixing. This is why its authors add a *local patch
 # interaction*: two small convolutions behind the attention, through which neighbours talk. It is an option here,
 # `lpi=True`, and off in the comparison: so `xca` in this pyramid is not the whole XCiT. In the figure of costs it is the
 # third line.
@@ -284,7 +285,8 @@ check("xca.attention", attention)
 # :label: ex-xca-duplicates
 #
 # Give every token twice and look at the outputs of the first copy. For which of the six mechanisms do they stay as they
-# were? Answer with a set of names.
+# were? Answer with a set of names out of `softmax`, `linformer`, `performer`, `fastformer`, `xca` and `window`. (Windows, in
+# chapter 08, are built for one grid and have a bias for each distance.)
 # ````
 
 # %% tags=["skip-execution"]

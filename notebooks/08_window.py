@@ -48,7 +48,7 @@ book = start("08_window", globals())
 # ```{admonition} Predict before you run
 # :class: tip
 # 1. Four times as many tokens, windows of the same side: by which factor does the arithmetic of mixing grow?
-# 2. A grid of 8 x 8 tokens, windows of 4 x 4. How many tokens can one output depend on after one block? After two?
+# 2. A grid of 8 x 8 tokens, windows of 4 x 4. How many tokens can one output depend on at most after one block? After two?
 # ```
 #
 # ## The idea in one picture
@@ -144,7 +144,8 @@ mb.mixing.limits(ours, x)
 
 # %% [markdown]
 # A shuffle tears windows apart, so the outputs change: this mechanism knows places, twice over, by the windows and by the
-# bias. Twice as many tokens make no such grid. And only a window's tokens move.
+# bias. Twice as many tokens make no such grid. And only what shares a window moves. Here the changed token stands in the
+# corner of the shifted block, where the mask leaves it 2 x 2 tokens.
 #
 # ## The cost
 #
@@ -194,12 +195,13 @@ def share_reached(depth, shifts):
     reached = mb.mixing.matrix(stack, torch.randn(1, 256, 8), rows=[7 * 16 + 7]) > 0
     return reached.double().mean().item()
 
-rows = [(depth, share_reached(depth, 1), share_reached(depth, 0)) for depth in (1, 2, 4, 6, 8)]
+rows = [(depth, share_reached(depth, 1), share_reached(depth, 0)) for depth in (1, 2, 3, 4, 6, 8)]
 pd.DataFrame(rows, columns=["blocks", "share reached, with shifts", "share reached, without"]).round(3)
 
 # %% [markdown]
-# Without shifts a token never leaves its window, however deep the stack. With shifts the reach grows with every second
-# block. In the pyramid it also grows by merging: four tokens become one, and a window covers four times the area.
+# Without shifts a token never leaves its window, however deep the stack. With shifts every further block adds up to one
+# side of a window, until the edge of the image: 4, 8, 12, 16 tokens here. In the pyramid the reach also grows by merging:
+# four tokens become one, and a window covers four times the area.
 #
 # ## One brain slice
 #
@@ -227,7 +229,7 @@ mb.results.record("mixing.window", rows, to=book.results, seed=book.seed)
 mechanism.mixing_table(rows, grid)
 
 # %% [markdown]
-# The mean distance is the smallest of all mechanisms besides `none`, by construction.
+# Within a window of 4 x 4 nothing is further away than $3\sqrt 2$ tokens, so the mean distance must be small.
 #
 # ## What it scores
 
@@ -259,7 +261,8 @@ mb.plots.failures(logits, data.test, names, prior=data.prior);
 # ````{exercise} The mask
 # :label: ex-window-mask
 #
-# A grid of $H \times W$ tokens is rolled by `w // 2` along both axes and cut into windows of side `w`. Write
+# A grid of $H \times W$ tokens is rolled towards the top left, as `x.roll((-s, -s), (1, 2))` with `s = w // 2` rolls
+# $(B, H, W, C)$, and cut into windows of side `w`. Write
 # `shift_mask(H, W, w)`: a tensor of shape (windows, $M$, $M$) with 0 where two tokens of a window may look at each other
 # and -100 where the roll brought them together from opposite edges. A side that holds a single window is not shifted.
 # ````
@@ -351,7 +354,8 @@ check("window.reach", reach)
 #
 # - *"Swin has local windows and ordinary attention for what is far."* It has windows only. What is far is reached by
 #   shifts and by merging.
-# - *"Shifted windows reach twice as far."* Two blocks reach further than one by half a window on each side, no more.
+# - *"Two shifted blocks see the whole image."* They see a square of at most two window sides. The image has to be crossed
+#   block by block, or by merging.
 # - *"The mask is a detail."* Without it the left edge of the image talks to the right edge.
 #
 # ## Where the study and its code differ from the paper

@@ -74,11 +74,12 @@ for ax, depth in zip(axes, (1, 3)):
 #
 # $$
 # y_{o}(i) = \sum_{c=1}^{C_\text{in}} \sum_{\delta \in k \times k} W_{oc\delta}\; x_c(s\,i + \delta), \qquad
-# \text{block:}\quad x + W_3 * \sigma\big(W_2 * \sigma(W_1 * x)\big)
+# \text{block:}\quad \mathrm{ReLU}\big(S(x) + \mathrm{BN}(W_3 \star \sigma(W_2 \star \sigma(W_1 \star x)))\big)
 # $$ (eq-conv)
 #
-# with stride $s$, kernel side $k$ and $\sigma$ for BatchNorm and ReLU. A *bottleneck* block narrows the channels with a
-# 1 x 1 convolution, mixes places with a 3 x 3 one, widens them again and adds what came in.
+# with stride $s$, kernel side $k$, $\star$ for a convolution and $\sigma$ for BatchNorm and ReLU. $S$ is the identity, or a
+# 1 x 1 convolution with BatchNorm where the size changes. A *bottleneck* block narrows the channels with a 1 x 1
+# convolution, mixes places with a 3 x 3 one, widens them again and adds what came in.
 #
 # The model is timm's own {cite}`wightman2019timm`; here is how the book asks for it.
 #
@@ -135,7 +136,7 @@ size = (1, model.config.in_chans, *model.config.img_size)
 by_hand, counted = residual.macs_by_hand(model, size), mb.cost.profile(model, size).macs
 print(f"by hand {by_hand}, counted {counted}, equal: {by_hand == counted}")
 
-# %% mystnb={"image": {"alt": "Multiply-adds against the image side from 96 to 448 pixels, logarithmic axes: the ResNet and the pyramid without mixing with slope two, the pyramid with softmax attention steeper."}}
+# %% mystnb={"image": {"alt": "Multiply-adds against the image side from 112 to 448 pixels, logarithmic axes: the ResNet and the pyramid without mixing with slope two, the pyramid with softmax attention steeper."}}
 rows = []
 for name in ("resnet50", "softmax", "none"):
     for side in (112, 224, 448):
@@ -166,8 +167,8 @@ field
 
 # %% [markdown]
 # The first column is the whole reach, which for the deep stages may be cut off by the image. The second is the side of the
-# square that holds nine tenths of the gradient. It grows much more slowly: a network with random weights listens mostly to
-# the middle of what it could hear. (A fresh ResNet of timm starts with its residual branches switched off; they were
+# square that holds nine tenths of the gradient. It is clearly smaller: a network with random weights listens mostly to the
+# middle of what it could hear. Once the image cuts the reach off, the two can no longer be compared. (A fresh ResNet of timm starts with its residual branches switched off; they were
 # switched on for this table, for otherwise it would show the stem alone.)
 #
 # ## One brain slice
@@ -230,7 +231,8 @@ mb.plots.failures(logits, data.test, names, prior=data.prior);
 # :label: ex-resnet-by-hand
 #
 # Write `by_hand(layers, size)`. `layers` is a list of `(in, out, kernel, stride, groups)` with odd kernels and padding
-# `kernel // 2`; `size` is the side of the square input. Return the multiply-adds and the receptive field in pixels.
+# `kernel // 2`; `size` is the side of the square input. Return the multiply-adds and the receptive field in pixels. A
+# layer widens the field by `kernel - 1` steps; one step is the product of all strides before it, in pixels.
 # ````
 
 # %% tags=["skip-execution"]
@@ -324,7 +326,7 @@ check("resnet50.fold", fold)
 #
 # - The study's parameters and FLOPs belong to a head of 1,000 classes, for this model as well. They are
 #   {value}`study-2022/11_cost:cost.resnet50.params|.1f M` and {value}`study-2022/11_cost:cost.resnet50.macs|.2f G`,
-#   rounded down from what a counter says.
+#   the first as a counter has it. How the second came about we do not know (chapter 02).
 # - It cites another network's paper for it. The right one is {cite}`he2016`.
 # - It has another recipe in most papers than transformers have; see {cite}`wightman2021` for how much a recipe can do.
 #

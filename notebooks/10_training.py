@@ -177,8 +177,8 @@ print(f"{leader} leads; tied with it: {', '.join(c.first for c in behind if c.ve
 #
 # ## What is mixing worth?
 #
-# The control `none` has the same skeleton and the same projections, and its tokens never look at each other inside a
-# stage. It sees a wider part of the image only where the pyramid merges tokens.
+# The control `none` has the same skeleton but no queries and keys, and its tokens never look at each other inside a stage.
+# It sees a wider part of the image only where the pyramid merges tokens.
 
 # %% mystnb={"image": {"alt": "Gain of each mechanism over the control without mixing in percentage points of balanced accuracy, with 95 percent intervals."}}
 gains = benchmark.compare_all(trained, data, reference="none", bootstrap=book.profile.bootstrap)
