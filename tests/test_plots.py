@@ -130,9 +130,9 @@ def test_failures_are_the_surest_mistakes_after_the_prior():
         images, labels, masks = np.zeros((4, 8, 8), np.uint8), np.array([0, 0, 1, 1]), None
     logits = np.array([[0.0, 1.0], [0.0, 3.0], [0.0, 9.0], [0.2, 0.0]])
     titles = [ax.get_title() for ax in plots.failures(logits, Split, ["a_x", "b"], count=2)]
-    assert titles[0].startswith("a x\ntaken for b (0.95)") and "(0.73)" in titles[1]
+    assert titles[0].startswith("a x\ntaken for\nb (0.95)") and "(0.73)" in titles[1]
     with_prior = plots.failures(logits, Split, ["a_x", "b"], prior=[0.1, 0.9], count=4)      # log 9 = 2.2 saves image 0
-    assert [ax.get_title()[:-7] for ax in with_prior] == ["b\ntaken for a x", "a x\ntaken for b"]
+    assert [ax.get_title()[:-7] for ax in with_prior] == ["b\ntaken for\na x", "a x\ntaken for\nb"]
     with pytest.raises(ValueError, match="no failure"):
         plots.failures(np.array([[9.0, 0], [9, 0], [0, 9], [0, 9]]), Split, ["a", "b"])
 
