@@ -62,3 +62,11 @@ def test_what_mixing_is_worth_is_said_from_the_verdicts():
     assert benchmark.worth(gains)["text"] == (
         "Against the control without mixing, in these runs: softmax, window scored above it; xca tied with it; "
         "performer scored below it.")
+
+
+# --------------------------------------------------------------------------------------------- the machine
+def test_the_machine_has_a_line_for_every_known_fact():
+    page = benchmark.machine_page({"cpu": {"name": "X", "flags": ["avx", "fma"], "quota": None}, "fingerprint": "f",
+                                   "state": {"load_1min": 0.123, "gpu": {"power_w": 5.0, "clock": None}}})
+    assert page["this device"].to_dict() == {("cpu", "name"): "X", ("cpu", "flags"): "avx, fma",
+                                             ("state", "load_1min"): "0.12", ("state", "gpu"): "power_w 5.00"}

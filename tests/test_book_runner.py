@@ -319,6 +319,16 @@ def test_assembling_again_touches_nothing(done):
     assert {p: p.stat().st_mtime_ns for p in tree.rglob("*") if p.is_file()} == before
 
 
+def test_a_changed_style_sheet_makes_sphinx_begin_anew(done):
+    known = assemble(done).with_name(".doctrees")
+    write(known / "environment", "what Sphinx has read")
+    assemble(done)
+    assert known.exists()
+    write(done.root / "book/_static/custom.css", "p { margin: 0 }")
+    assemble(done)
+    assert not known.exists()
+
+
 # --------------------------------------------------------------------------------------------- with real kernels
 def git(root, *arguments):
     command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]

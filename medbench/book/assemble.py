@@ -34,6 +34,8 @@ def output(place: Checkout, committed: bool = False) -> Path:
 def assemble(place: Checkout, committed: bool = False) -> Path:
     """Put the book's sources together; files whose content stays the same keep their time, so Sphinx skips them.
 
+    A changed style sheet makes Sphinx begin anew: by itself it copies static files only where a page has changed.
+
     Args:
         committed: take chapters and records from the committed edition, not from what was executed here.
     Returns:
@@ -51,6 +53,8 @@ def assemble(place: Checkout, committed: bool = False) -> Path:
         target = tree / name
         if not target.exists() or target.read_bytes() != data:
             files.write_bytes(target, data)
+            if name.startswith("book/_static/"):
+                shutil.rmtree(_doctrees(tree.with_name("html")), ignore_errors=True)
     return tree
 
 
@@ -162,13 +166,18 @@ sys.exit(build_sphinx(tree, out, doctreedir=doctrees, path_config=f"{tree}/_conf
 """
 
 
+def _doctrees(out: Path) -> Path:
+    """Where Sphinx keeps what it has read, beside the rendered pages."""
+    return out.with_name(".doctrees")
+
+
 def render(place: Checkout, tree: Path, out: Path) -> Path:
     """Build the HTML with every warning an error, and return its first page.
 
     Raises:
         ChapterFailed: Sphinx warned; its words are in the message.
     """
-    doctrees = out.with_name(".doctrees")
+    doctrees = _doctrees(out)
     done = subprocess.run([sys.executable, "-P", "-c", SPHINX, str(tree), str(out), str(doctrees)], cwd=place.root,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode:

@@ -210,11 +210,18 @@ def record_times(times, to, **context) -> None:
 
 
 def machine_page(here: dict):
-    """The machine's fingerprint for the page: one line a part, what is not known left out."""
+    """The machine's fingerprint for the page: one line a fact, what is not known left out."""
     import pandas as pd
-    parts = {part: ", ".join(f"{key} {value}" for key, value in fields.items() if value is not None)
-             for part, fields in here.items() if isinstance(fields, dict)}
-    return pd.Series(parts, name="this device").to_frame()
+
+    def words(value):
+        if isinstance(value, dict):
+            return ", ".join(f"{key} {words(v)}" for key, v in value.items() if v is not None)
+        if isinstance(value, (list, tuple)):
+            return ", ".join(map(words, value))
+        return f"{value:.2f}" if isinstance(value, float) else str(value)
+    facts = {(part, key): words(value) for part, fields in here.items() if isinstance(fields, dict)
+             for key, value in fields.items() if value is not None}
+    return pd.Series(facts, name="this device").to_frame()
 
 
 def latency_page(found):
