@@ -416,6 +416,7 @@ def test_an_interrupted_run_goes_on_where_it_was(checkout, how):
         import pathlib, signal, sys
         from medbench.book import chapters, execute
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        signal.signal(signal.SIGINT, signal.default_int_handler)      # also where the shell has it ignored
         place = chapters.Checkout(pathlib.Path({str(checkout.root)!r}), device="cpu", graph={GRAPH!r})
         execute.execute_all(place)
     """
