@@ -246,6 +246,11 @@ class Pyramid(nn.Module):
         """Images `(B, in_chans, height, width)` to logits `(B, num_classes)`."""
         return self.forward_head(self.forward_features(x))
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay must leave alone, by timm's name for it: temperatures and tables of biases."""
+        return {f"{name}.{own}" for name, module in self.named_modules() if isinstance(module, Attention)
+                for own in module.undecayed}
+
     def get_classifier(self) -> nn.Linear:
         """The classifier, by timm's name for it."""
         return self.head

@@ -1,6 +1,7 @@
 """Files that are never half written, locks between processes, and bars in the terminal.
 
-What lives here, top to bottom: `cache_dir`; atomic writing of bytes, JSON and whole folders; hashes; the progress bar.
+What lives here, top to bottom: `cache_dir`; `environment`, variables for child processes; atomic writing of bytes, JSON
+and whole folders; hashes; the progress bar.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ def cache_dir(cache: str | os.PathLike | None = None) -> Path:
         return Path(os.environ["MEDBENCH_CACHE"])
     import platformdirs
     return Path(platformdirs.user_cache_dir("medbench"))
+
+
+@contextlib.contextmanager
+def environment(**names):
+    """Variables that child processes inherit, for a while."""
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 # --------------------------------------------------------------------------------------------- atomic writing

@@ -103,6 +103,12 @@ for ax, r in zip(axes[1:], (8, 512)):
 #
 # ```{literalinclude} ../../medbench/attention/performer.py
 # :language: python
+# :pyobject: Performer.project
+# :dedent: 4
+# ```
+#
+# ```{literalinclude} ../../medbench/attention/performer.py
+# :language: python
 # :pyobject: Performer.log_features
 # :dedent: 4
 # ```
@@ -113,7 +119,8 @@ for ax, r in zip(axes[1:], (8, 512)):
 # :dedent: 4
 # ```
 #
-# Between the two, the code takes out the largest exponents, which cancel in the quotient, so that nothing overflows.
+# Between them, the code takes out what cancels in the quotient: the largest exponents, so that nothing overflows, and the
+# norm of each query, which need not be computed at all.
 #
 # ## The check
 #
@@ -214,7 +221,8 @@ table.round(3)
 #
 # ```{admonition} Predict before you run
 # :class: tip
-# The variance of $\phi(q)^\top\phi(k)$, relative to the square of the weight, grows like $\exp(|q' + k'|^2)$. What happens to the error when the inputs double?
+# The variance of $\phi(q)^\top\phi(k)$, relative to the square of the weight, grows like $\exp(|q' + k'|^2)$. What happens
+# to the error when the inputs double?
 # ```
 
 # %%

@@ -168,8 +168,9 @@ field
 # %% [markdown]
 # The first column is the whole reach, which for the deep stages may be cut off by the image. The second is the side of the
 # square that holds nine tenths of the gradient. It is clearly smaller: a network with random weights listens mostly to the
-# middle of what it could hear. Once the image cuts the reach off, the two can no longer be compared. (A fresh ResNet of timm starts with its residual branches switched off; they were
-# switched on for this table, for otherwise it would show the stem alone.)
+# middle of what it could hear. Once the image cuts the reach off, the two can no longer be compared. (A fresh ResNet of
+# timm starts with its residual branches switched off; they were switched on for this table, for otherwise it would show
+# the stem alone.)
 #
 # ## One brain slice
 #

@@ -250,9 +250,19 @@ def test_learning_rate_warms_up_and_falls_to_its_minimum():
 
 def test_norms_and_biases_do_not_decay():
     optimiser = recipe.optimiser(mb.build_model("window", "smoke"), TINY.replace(weight_decay=0.3))
-    decayed, others = optimiser.param_groups
+    others, decayed = optimiser.param_groups
     assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0
-    assert min(p.ndim for p in decayed["params"]) == 2 and max(p.ndim for p in others["params"]) == 1
+    assert min(p.ndim for p in decayed["params"]) == 2
+
+
+@pytest.mark.parametrize("name, exempt", [("xca", "temperature"), ("window", "relative_position_bias_table")])
+def test_what_zero_does_not_neutralise_does_not_decay(name, exempt):
+    model = mb.build_model(name, "smoke")
+    others, decayed = recipe.optimiser(model, TINY).param_groups
+    own = {id(p) for key, p in model.named_parameters() if key.endswith(exempt)}
+    assert own and own <= {id(p) for p in others["params"]}
+    assert {id(p) for p in others["params"] if p.ndim > 1} == own
+    assert len(others["params"]) + len(decayed["params"]) == len(list(model.parameters()))
 
 
 def test_losses():

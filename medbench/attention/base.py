@@ -10,7 +10,8 @@ A mechanism says how $q, k, v$ mix and what that costs. It is a subclass that de
 - `mix(q, k, v)`: its equation,
 - `mixing_macs(num_tokens)`: its cost in closed form,
 
-and, where needed, `check_options`, `init_weights`, `SEED` (the study's variant) and `refuses_attn_drop`.
+and, where needed, `check_options`, `init_weights`, `SEED` (the study's variant), `refuses_attn_drop` and
+`undecayed`.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Attention(nn.Module):
 
     SEED: type[Attention] | None = None  # the study's variant, a subclass; None: the study computed the same
     refuses_attn_drop: str = ""          # why a mechanism has no use for attn_drop; empty: it has
+    undecayed: tuple[str, ...] = ()      # its own parameters that weight decay leaves alone
 
     def __new__(cls, *args, setting: str = "faithful", **kwargs):
         """Choose the subclass that `setting` names."""

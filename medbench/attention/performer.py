@@ -64,20 +64,25 @@ class Performer(Attention):
         length = torch.randn(self.r, self.head_dim, generator=generator).norm(dim=1, keepdim=True)
         self.W.copy_(orthogonal_rows(self.r, self.head_dim, generator) * length)
 
+    def project(self, x: Tensor) -> Tensor:
+        r"""$Wx'$ with $x' = x\,d^{-1/4}$ for `(B, h, N, d)`; returns `(B, h, N, r)`."""
+        x = full_precision(x) * self.head_dim**-0.25
+        return x @ self.W.to(x.dtype).transpose(-2, -1)
+
     def log_features(self, x: Tensor) -> Tensor:
         r"""$\ln\phi(x) = Wx' - |x'|^2/2 - \tfrac12\ln r$ for `(B, h, N, d)`; returns `(B, h, N, r)`."""
-        x = full_precision(x) * self.head_dim**-0.25
-        W = self.W.to(x.dtype)
-        return x @ W.transpose(-2, -1) - (x.square().sum(-1, keepdim=True) + math.log(self.r)) / 2
+        norm = full_precision(x).square().sum(-1, keepdim=True) * self.head_dim**-0.5     # |x'|^2, (B, h, N, 1)
+        return self.project(x) - (norm + math.log(self.r)) / 2
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         r"""$\phi(Q)\,(\phi(K)^\top V) \,/\, \phi(Q)\,(\phi(K)^\top 1)$
 
         Feature m of all keys is divided by its largest value $e^{c_m}$ and feature m of all queries multiplied by
-        it; then each query's features are divided by their sum. Neither changes the quotient.
+        it; then each query's features are divided by their sum, which takes out the query's norm and $\sqrt r$ as
+        well. None of it changes the quotient.
         """
         with without_autocast(q.device.type):
-            log_k, log_q = self.log_features(k), self.log_features(q)
+            log_k, log_q = self.log_features(k), self.project(q)
             c = log_k.detach().amax(-2, keepdim=True)                          # (B, h, 1, r)
             phi_k = (log_k - c).exp().to(v.dtype)                              # (B, h, N, r)
             phi_q = (log_q + c).softmax(-1).to(v.dtype)                        # (B, h, N, r)

@@ -54,6 +54,8 @@ class Window(Attention):
     Source: Liu et al. 2021, arXiv:2103.14030, sec. 3.2.
     """
 
+    undecayed = ("relative_position_bias_table",)
+
     def setup(self, window_size: int = 8) -> None:
         self.window_size = tuple(min(window_size, side) for side in self.grid_size)
         self.shift_size = self.choose_shift()

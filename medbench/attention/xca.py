@@ -45,6 +45,8 @@ class XCA(Attention):
     Source: El-Nouby et al. 2021, arXiv:2106.09681, sec. 3.2.
     """
 
+    undecayed = ("temperature",)
+
     def setup(self, lpi: bool = False) -> None:
         self.lpi = lpi
         self.temperature = nn.Parameter(torch.ones(self.num_heads, 1, 1))

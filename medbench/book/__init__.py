@@ -66,6 +66,7 @@ def start(name: str, namespace: dict[str, Any]) -> Chapter:
         raise ValueError(f"seed is {seed!r}; wanted a whole number from 0 on, such as -p seed 1")
     chapter = Chapter(name, config.profile(profile), machine.resolve_device(device), seed)
     _keep_smoke_apart(chapter.profile.name)
+    _show_whole_cells()
     return chapter
 
 
@@ -78,6 +79,12 @@ def _given(namespace: dict[str, Any]) -> list[str]:
         return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
     plain = (str, int, float, list, dict, tuple, type(None))
     return [n for n, value in namespace.items() if not n.startswith("_") and isinstance(value, plain)]
+
+
+def _show_whole_cells() -> None:
+    """Let tables wrap long text; pandas would cut it off after 50 characters."""
+    import pandas as pd
+    pd.set_option("display.max_colwidth", None)
 
 
 def _keep_smoke_apart(profile: str) -> None:

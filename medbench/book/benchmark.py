@@ -18,12 +18,15 @@ import numpy as np
 from .. import config, latency, machine, metrics, recipe, results
 from .. import data as data_module
 from ..checks import one_of
-from ..files import progress
+from ..files import environment, progress
 from ..models import build_model
 from ..training import Run, fit, predict
 from .tables import of_one_device, with_interval
 
 REAL = "10_real"                                               # where the records of real MRI are kept
+GIGABYTE = 2**30
+KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
+    hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +60,15 @@ def train_together(experiments) -> None:
     """Train what is not finished, each in a process of its own, as many at a time as there are cores for their threads.
 
     Why: small models leave a second thread half idle. On two cores softmax attention trains on 201 images a second with
-    one thread and on 270 with two; two models at a time make 400. On a GPU nothing is done here.
+    one thread and on 270 with two; two models at a time make 400. The processes keep the memory that they free, in huge
+    pages: without that a step of softmax attention takes 63 ms, with it 58. On a GPU nothing is done here.
     """
     training = recipe.resolve(experiments[0].training)
     at_a_time = machine.cores() // training.threads if training.device == "cpu" else 1
     if min(at_a_time, len(experiments)) < 2:
         return
-    with ProcessPoolExecutor(at_a_time, get_context("spawn"), initializer=_end_with, initargs=(os.getpid(),)) as pool:
+    processes = {"mp_context": get_context("spawn"), "initializer": _end_with, "initargs": (os.getpid(),)}
+    with environment(GLIBC_TUNABLES=KEEP_MEMORY), ProcessPoolExecutor(at_a_time, **processes) as pool:
         jobs = [pool.submit(_train, exp) for exp in experiments]
         with progress(len(jobs), f"training, {at_a_time} at a time", "model") as bar:
             for job in as_completed(jobs):

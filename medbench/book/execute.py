@@ -147,7 +147,7 @@ def execute(place: Checkout, name: str, head: str = "") -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     start, failed = time.monotonic(), None
-    with (_environment(MEDBENCH_RESULTS=str(place.results), JUPYTER_PREFER_ENV_PATH="1"),
+    with (files.environment(MEDBENCH_RESULTS=str(place.results), JUPYTER_PREFER_ENV_PATH="1"),
           Status(head, expected(place, name)) as status):
         try:
             papermill.execute_notebook(str(place.notebook(name)), str(running / f"{name}.ipynb"), parameters,
@@ -181,18 +181,6 @@ def _what_failed(name: str, trace: list[str], found: list[str], running: Path) -
     body = "\n".join(["", *words])
     return (f"{name} failed:{body}\nWhat was executed so far lies in {running / name}.ipynb. "
             "Mend it and run the same command again; finished chapters are not repeated.")
-
-
-@contextlib.contextmanager
-def _environment(**names):
-    """Variables that the kernel inherits, for a while."""
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
 
 
 # --------------------------------------------------------------------------------------------- progress

@@ -19,27 +19,31 @@ METHODS = ("gradient", "smooth_grad", "integrated_gradients", "occlusion")
 
 
 def load_models(book):
-    """The models that chapter 10 trained, in evaluation mode, with their decisions on the test set, and the data.
+    """The models that chapter 10 trained, in evaluation mode, with their decisions on test images, and the data.
 
     Args: `book` the chapter: its profile, device and seed.
-    Returns: ({name: model}, {name: decisions (n,)}, Data, its DataConfig).
+    Returns: ({name: model}, {name: decisions (n,) on the first n test images}, Data, its DataConfig); n is enough for
+        the images that are to be explained, even if a model is right on one in four only.
     """
     found = {name: experiment(name, book) for name in config.ALL_MODELS}
     images = data.load_data(next(iter(found.values())).data)
     models = {name: fit(build_model(exp.model), images, exp.training).model for name, exp in found.items()}
-    decided = {name: (predict(model, images.test) - np.log(images.prior)).argmax(1) for name, model in models.items()}
+    first = images.test.take(slice(4 * max(book.profile.localised_images, book.profile.saliency_images)))
+    decided = {name: (predict(model, first) - np.log(images.prior)).argmax(1) for name, model in models.items()}
     return models, decided, images, next(iter(found.values())).data
 
 
 def explained(decided, split, count: int) -> np.ndarray:
-    """The first `count` test images that have a lesion and are classified correctly, as positions."""
-    return np.flatnonzero((np.asarray(decided) == split.labels) & split.masks.any((1, 2)))[:count]
+    """The first `count` test images with a decision, a lesion and the right class, as positions."""
+    seen = split.take(slice(len(decided)))
+    return np.flatnonzero((np.asarray(decided) == seen.labels) & seen.masks.any((1, 2)))[:count]
 
 
 def shown(decided: dict, split, key: str = "intra") -> int:
     """The first image of a class that every model gets right; without one, the one that most get right."""
-    right = np.sum([np.asarray(d) == split.labels for d in decided.values()], axis=0)
-    return int(np.argmax(np.where(split.labels == split.classes.index(key), right, -1)))
+    decided = np.array(list(decided.values()))                                        # (models, n)
+    labels = split.labels[: decided.shape[1]]
+    return int(np.argmax(np.where(labels == split.classes.index(key), (decided == labels).sum(0), -1)))
 
 
 def as_input(split, positions, model) -> torch.Tensor:

@@ -15,7 +15,8 @@ def gallery(images, titles=None, masks=None, *, columns: int = 5):
     count = len(images)
     columns = min(columns, count)
     rows = -(-count // columns)
-    lines = max((str(title).count("\n") + 1 for title in titles), default=0) if titles is not None else 0
+    titles = [""] * count if titles is None else list(map(str, titles))
+    lines = max((title.count("\n") + 1 if title else 0 for title in titles), default=0)
     side = min(1.9, 9 / columns)                                                     # inches
     _, axes = figure(rows, columns, width=side * columns, height=rows * (side + 0.1 + 0.17 * lines))
     axes = np.atleast_1d(axes).ravel()
@@ -24,7 +25,7 @@ def gallery(images, titles=None, masks=None, *, columns: int = 5):
         if place >= count:
             ax.set_axis_off()
             continue
-        picture(ax, images[place], titles[place] if titles is not None else None)
+        picture(ax, images[place], titles[place])
         outline(ax, masks[place] if masks is not None else None)
     return axes
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from linformer.linformer import LinformerSelfAttention
 from parts import DIM, build, tokens
 
 GRID, N = (5, 7), 35
@@ -57,3 +58,15 @@ def test_another_number_of_tokens_is_refused():
 def test_an_impossible_length_is_refused(r, message):
     with pytest.raises(ValueError, match=message):
         build("linformer", grid=GRID, r=r)
+
+
+def test_equals_the_package_linformer_with_copied_weights():
+    peer = LinformerSelfAttention(DIM, seq_len=N, k=5, heads=3).double()
+    ours = build("linformer", grid=GRID, qkv_bias=False)
+    assert ours.r == peer.k == 5
+    with torch.no_grad():
+        ours.qkv.weight.copy_(torch.cat([peer.to_q.weight, peer.to_k.weight, peer.to_v.weight]))
+        ours.E.copy_(peer.proj_k.T)
+        ours.F.copy_(peer.proj_v.T)
+    ours.proj.load_state_dict(peer.to_out.state_dict())
+    torch.testing.assert_close(ours(tokens(num_tokens=N)), peer(tokens(num_tokens=N)), rtol=0, atol=1e-12)

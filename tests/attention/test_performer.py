@@ -1,6 +1,7 @@
 """Performer equals its definition, tends to softmax attention, and draws its features rightly."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -27,6 +28,16 @@ def test_equals_its_definition(setting, eps):
     A = phi_q @ phi_k.transpose(-2, -1)                                       # the N x N matrix it never forms
     torch.testing.assert_close(performer.mix(q, k, v), A @ v / (A.sum(-1, keepdim=True) + eps), rtol=0, atol=1e-12)
     torch.testing.assert_close(performer.log_features(q).exp(), phi_q, rtol=1e-12, atol=0)
+
+
+def test_equals_the_package_performer_pytorch_with_copied_features_and_without_its_epsilon():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)                   # of its imports
+        from performer_pytorch.performer_pytorch import linear_attention, softmax_kernel
+    performer, (q, k, v) = build("performer"), qkv()
+    phi_q, phi_k = (softmax_kernel(x, projection_matrix=performer.W, is_query=x is q, eps=0.0) for x in (q, k))
+    expected = linear_attention(phi_q, phi_k, v)
+    torch.testing.assert_close(performer.mix(q, k, v), expected, rtol=0, atol=1e-12)
 
 
 def test_converges_to_softmax_attention():
