@@ -67,7 +67,7 @@ one = pointing.shown(decided, data.test)
 maps = {name: pointing.maps_of("gradient", model, data.test, [one], grey, book.profile) for name, model in models.items()}
 
 # %% mystnb={"image": {"alt": "Eight rows, one a model, three columns: the same drawn brain slice with an intra-axial lesion, the gradient map of the model, and the map over the slice with the lesion outlined. Bright pixels cluster near the lesion in some rows and are scattered in others."}}
-labels = [mb.plots.STYLE[name].label for name in maps]
+labels = [mb.plots.style(name).label for name in maps]
 mb.plots.saliency_grid([data.test.images[one]] * len(maps), [m.map[0] for m in maps.values()],
                        [data.test.masks[one]] * len(maps), labels);
 

@@ -33,7 +33,7 @@ def images(batch=2, in_chans=1, size=(112, 112)):
 
 # ------------------------------------------------------------------ the study's models
 @pytest.mark.parametrize("column, num_classes", [(0, 1000), (1, 10)])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_the_studys_to_the_last_one(name, column, num_classes):
     model = mb.build_model(name, setting="seed", num_classes=num_classes)
     assert parameters(model) == PARAMETERS[name][column]

@@ -45,7 +45,8 @@ def test_what_follows_from_the_figures(name, value, within):
 
 def test_every_model_has_its_row_in_every_table():
     names = {r.name for f in study.files() for r in f.records}
-    for model in MODELS:
+    assert set(study.COSTS) == set(study.TOP1) <= set(MODELS) and len(study.COSTS) == 7
+    for model in study.COSTS:
         for quantity in ("cost.{}.params", "cost.{}.macs", "accuracy.{}.top1", "latency.{}.xeon", "latency.{}.a100"):
             assert quantity.format(model) in names
 

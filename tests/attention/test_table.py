@@ -125,7 +125,7 @@ def test_saved_weights_and_copies_give_the_same_output(name, setting):
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_dropping_attention_acts_in_training_or_is_refused(name):
-    if name in ("performer", "fastformer", "none"):
+    if ATTENTION[name].refuses_attn_drop:
         with pytest.raises(ValueError, match=r"attn_drop is 0\.5 .* use attn_drop=0"):
             build(name, attn_drop=0.5)
         return
