@@ -127,7 +127,7 @@ class Comparison:
         found = {v: [t.name for t in self.timings.values() if t.verdict == v] for v in VERDICTS[1:]}
         parts = [f"{v} than {self.reference}: {', '.join(found[v])}" for v in ("faster", "slower") if found[v]]
         parts += [f"tied with it: {', '.join(found['tie'])}"] if found["tie"] else []
-        parts += [f"undecided: {', '.join(found['inconclusive'])}"] if found["inconclusive"] else []
+        parts += [f"inconclusive: {', '.join(found['inconclusive'])}"] if found["inconclusive"] else []
         noise = f"The noise floor is {self.floor:.1%}; {self.disturbed} of {len(self.rounds)} rounds were disturbed."
         first = "; ".join(parts)
         return f"{first[:1].upper()}{first[1:]}. {noise}" if first else noise

@@ -30,7 +30,7 @@ seed = 0
 import pandas as pd
 
 import medbench as mb
-from medbench.book import benchmark, start
+from medbench.book import start, timings
 from medbench.book.exercises import check
 
 book = start("12_latency", globals())
@@ -58,7 +58,7 @@ names = mb.config.ALL_MODELS
 
 # %%
 here = mb.results.machine(book.device)
-benchmark.machine_page(here)
+timings.machine_page(here)
 
 # %% [markdown]
 # This goes into every record, with the versions of the libraries and the commit. How busy the machine is goes there too:
@@ -88,18 +88,22 @@ shape = (models["softmax"].config.in_chans, *models["softmax"].config.img_size)
 times = {batch: mb.latency.compare(models, (batch, *shape), rounds=book.profile.latency_rounds, seed=book.seed,
                                    seconds=book.profile.latency_seconds, device=book.device)
          for batch in book.profile.latency_batches}
-benchmark.record_times(times, to=book.results, preset=preset)
+timings.record_times(times, to=book.results, preset=preset)
 print("\n".join(f"Batch {batch}: {found.text}" for batch, found in times.items()))
 
 # %%
 first = times[book.profile.latency_batches[0]]
-benchmark.latency_page(first)
+timings.latency_page(first)
 
 # %% [markdown]
 # {sentence}`12_latency:latency.run.conclusion.b1`
 #
-# A ratio of one means: as quick as softmax attention. The verdicts follow from the intervals and the noise floor.
-# *Inconclusive* means that there were too few quiet rounds. No percentile is shown that the number of calls cannot carry.
+# A ratio of one means: as quick as softmax attention. The verdicts follow from the intervals and the noise floor. *Tie*: the
+# interval lies within the floor on both sides of one. *Inconclusive*: it crosses the edge of the floor, so neither a tie nor
+# a difference is shown, or too few rounds were quiet. No percentile is shown that the number of calls cannot carry.
+#
+# What of the predictions? The cheapest mechanism takes {value}`12_latency:latency.fastformer.latency_ratio.b1|±` of softmax
+# attention's time, ResNet-50 {value}`12_latency:latency.resnet50.latency_ratio.b1|±`.
 #
 # The table shows summaries. Here is every single call.
 
@@ -108,8 +112,27 @@ raw = pd.DataFrame([{"model": t.name, "samples": [1000 * s for s in t.samples]} 
 mb.plots.samples(raw);
 
 # %% [markdown]
-# The bands are what the machine does when it is left alone. The ticks far to the right are what it does when it is not.
-# The median does not mind them; a mean would.
+# The bands are what the machine does most of the time. Ticks far to the right are single slow calls, from whatever else the
+# machine did. The median does not mind them; a mean would.
+#
+# ## The models that were scored
+#
+# These were the large models. Chapter 10 trained small ones. How long do those take? The same protocol, one image at a time.
+
+# %%
+small = {name: mb.build_model(name, preset=book.profile.preset) for name in names}
+little = (small["softmax"].config.in_chans, *small["softmax"].config.img_size)
+quick = mb.latency.compare(small, (1, *little), rounds=book.profile.latency_rounds, seed=book.seed,
+                           seconds=book.profile.latency_seconds, device=book.device)
+timings.record_times({1: quick}, to=book.results, prefix="trained", preset=book.profile.preset)
+print(quick.text)
+timings.latency_page(quick)
+
+# %% [markdown]
+# {sentence}`12_latency:trained.run.conclusion.b1`
+#
+# A small model on few tokens is a chain of short operations. What each of them takes to start weighs more than its
+# arithmetic, so a mechanism of many steps pays for each.
 #
 # ## Fewer multiply-adds, less time?
 #
@@ -121,31 +144,31 @@ points["gmacs"] = points.macs / 1e9
 mb.plots.time_against_macs(points);
 
 # %% [markdown]
-# The mechanisms differ in time by more, or in another order, than in multiply-adds. What a count leaves out: the memory
-# traffic of many small steps, the start of each operation, and how well each operation is implemented. Convolutions have
-# had the most work put into them.
+# Look for the points that leave the line: above it a model takes more time than its arithmetic suggests, below it less.
+# Performer lies above, the ResNet below. What a count leaves out: the memory traffic of many small steps, the start of each
+# operation, and how well each operation is implemented. Convolutions have had the most work put into them.
 #
 # ## How far from the limit?
 #
 # The **roofline** {cite}`williams2009` is the least time under the two ceilings: the larger of arithmetic at the full
-# rate and bytes at the full bandwidth. The share tells how much of the measured time the device's limit explains.
+# rate and bytes at the full bandwidth. *Bytes* are all weights, once a batch, plus what the products read and write, with
+# attention as one operation. The share tells how much of the measured time the device's limit explains. The figure shows
+# the larger batch; its horizontal axis, the *arithmetic intensity*, is the arithmetic done for each byte moved.
 
 # %%
 costs = {name: mb.cost.profile(model, (1, *shape)) for name, model in models.items()}
-roofs = benchmark.roofs(times, costs, ceilings)
+roofs = timings.roofs(times, costs, ceilings)
 for (name, _), roof in roofs.items():
     mb.results.record(f"latency.{name}", roof, to=book.results, preset=preset)
-benchmark.roof_page(roofs)
+timings.roof_page(roofs)
 
-# %% mystnb={"image": {"alt": "Roofline of this device on logarithmic axes: a slanted line for the memory and a flat one for the arithmetic; all models lie below it, those of batch 1 further left and lower."}}
-table = benchmark.roof_points(roofs, batch=book.profile.latency_batches[-1])
+# %% mystnb={"image": {"alt": "Roofline of this device on logarithmic axes: a slanted line for the memory and a flat one for the arithmetic; all models lie below it, close together."}}
+table = timings.roof_points(roofs, batch=book.profile.latency_batches[-1])
 mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwidth);
 
 # %% [markdown]
 # At batch 1 softmax attention reaches {value}`12_latency:latency.softmax.roofline_share.b1|.0%` of what the device could
-# do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic. On a large
-# GPU with fused attention many of these models have the same floor, that of the memory; there fewer multiply-adds cannot
-# win.
+# do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic.
 #
 # ## Your device beside the others
 #
@@ -154,6 +177,7 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # %% mystnb={"image": {"alt": "Median latency at batch 1 of every model on every recorded device, logarithmic axis, one marker a device."}}
 devices = mb.results.load()
 devices = devices[(devices.chapter == "12_latency") & (devices.quantity == "latency") & (devices.get("batch") == 1)
+                  & devices["name"].str.startswith("latency.")
                   & (devices.device != "study-2022") & devices.value.notna() & (devices.dtype == "float32")]
 mb.plots.latency(devices);
 
@@ -164,7 +188,7 @@ mb.plots.latency(devices);
 # One GPU is there, an H100. What does it say of the mechanisms at batch 1?
 # {sentence}`nvidia-h100-80gb-hbm3/12_latency:latency.run.conclusion.b1`
 #
-# So there the mechanisms that need less arithmetic are the slower ones. Why? Softmax attention takes
+# There the five efficient mechanisms are slower, though all need fewer multiply-adds. Why? Softmax attention takes
 # {value}`nvidia-h100-80gb-hbm3/12_latency:latency.softmax.latency.b1|.1f` for one image and
 # {value}`nvidia-h100-80gb-hbm3/12_latency:latency.softmax.latency.b16|.1f` for sixteen. Sixteen times the arithmetic in
 # about the same time: the arithmetic is not what takes the time. It reaches

@@ -45,15 +45,16 @@ found = verdicts.evidence(book.device)
 #
 # ## Everything on one page
 #
-# The rows are in the order of the chapters, not ranked. Each value has its 95 % interval. Scores are those of the models
-# that this profile trains; multiply-adds and times are those of the large preset.
+# The rows are in the order of the chapters, not ranked. Each value has its 95 % interval. Scores, MMAC and ms are those of the
+# models that this profile trains; the last two columns are those of the large preset. In the first `resnet50` stands for the
+# small ResNet of chapter 09, in the last two for ResNet-50 itself. Times are for one image.
 
 # %%
 verdicts.summary(found)
 
 # %% [markdown]
-# Scores and times come from models of different size. That is a weakness, stated here and not hidden: on a device without
-# a GPU the large preset cannot be trained in the time that a reader has.
+# The large models were timed and not scored. That is a weakness, stated here and not hidden: on a device without a GPU they
+# cannot be trained in the time that a reader has.
 #
 # ## Is there a winner?
 
@@ -75,14 +76,15 @@ mb.results.record("verdict", rows, to=book.results)
 print("\n\n".join(row["text"] for row in rows))
 
 # %% [markdown]
-# The words are chosen by rules: *better*, *lower* and *tied* by whether the paired interval holds zero, *faster*, *slower*
-# and *as fast* by the interval of the time ratio and the noise floor.
+# The words are chosen by rules: *higher*, *lower* and *tied* by whether the paired interval holds zero; *faster*, *slower*,
+# *as fast* and *could not be told apart* by the interval of the time ratio and the noise floor.
 #
 # ## Score against time
 #
-# If one point stood above and to the left of all others, by more than its bars, it would be the answer.
+# Both axes are of the models that were trained. If one point stood above and to the left of all others, by more than its
+# bars, it would be the answer.
 
-# %% mystnb={"image": {"alt": "Balanced accuracy against median latency at batch 1 for all models with intervals in both directions; several models stand on the line of those that no other beats in both."}}
+# %% mystnb={"image": {"alt": "Balanced accuracy against median latency of one image for all trained models with intervals in both directions; a line joins those that no other beats in both."}}
 mb.plots.pareto(verdicts.pareto_table(found), x="latency_ms", y="balanced_accuracy");
 
 # %% [markdown]
@@ -99,22 +101,27 @@ verdicts.claims_page(became).style.hide(axis="index")
 # %% [markdown]
 # The study had its idea right: change only the attention. What it lacked were the words *not shown*.
 #
+# And on real MRI? {sentence}`10_training:real.conclusion` Chapter 10 has the table and what it cannot say.
+#
 # ## What we may conclude
 #
-# - On the phantom, at this size: {sentence}`10_training:gain.all.conclusion` Differences of a few points are within what
-#   another seed may change.
-# - In arithmetic: at 224 px no mechanism can save more than the share of mixing. At 448 px and beyond it can save a lot.
-# - In time: on this device, with this runtime, as the sentences above say.
+# - On the phantom, at this size: {sentence}`10_training:gain.all.conclusion` How much another seed changes was not
+#   measured here, so a difference of a few points is one of runs, not of mechanisms.
+# - In arithmetic: at 224 px no mechanism that keeps its projections can save more than the share of mixing. At 448 px and
+#   beyond it can save a lot.
+# - In time: on each device, with its runtime, as the sentences above say.
 # - For a device in a hospital: measure on that device, with that runtime, with your images. Chapter 12 is made for it.
 #
 # ```{admonition} What we may not conclude
 # :class: warning
 # These images are drawings with known answers; they rank how models learn this drawing and say nothing about patients.
 #
-# Measured with the preset `small`, at 112 px and with a convolutional stem, where attention is a few per cent of the
-# arithmetic; do not carry the ranking to the large preset or to 448 px.
+# Measured with the preset `small`, at 112 px and with a convolutional stem, where mixing is
+# {value}`11_cost:trained.softmax.mixing_share|.0%` of softmax's arithmetic (in the large preset at 224 px
+# {value}`11_cost:cost.softmax.mixing_share|.0%`); do not carry the ranking to the large preset or to 448 px.
 #
-# Undecided means that differences under {value}`10_training:compare.all.detectable_difference|.1f` could not be seen.
+# A tie in balanced accuracy proves nothing below {value}`10_training:compare.all.detectable_difference|.1f`: the difference
+# that would be found four times in five.
 #
 # For research and teaching, not for clinical use.
 # ```
@@ -139,7 +146,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 # Chapter 11, the multiply-adds against the image side.
 # ```
 #
-# ```{dropdown} 4. What is compared with softmax when a verdict says "better"?
+# ```{dropdown} 4. What is compared with softmax when a sentence says "scored higher"?
 # One run with one run, on the same test images.
 # ```
 #

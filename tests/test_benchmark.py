@@ -1,5 +1,9 @@
 """What chapter 10 stands on: several trainings side by side give what each gives alone."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -64,9 +68,28 @@ def test_what_mixing_is_worth_is_said_from_the_verdicts():
         "performer scored below it.")
 
 
-# --------------------------------------------------------------------------------------------- the machine
-def test_the_machine_has_a_line_for_every_known_fact():
-    page = benchmark.machine_page({"cpu": {"name": "X", "flags": ["avx", "fma"], "quota": None}, "fingerprint": "f",
-                                   "state": {"load_1min": 0.123, "gpu": {"power_w": 5.0, "clock": None}}})
-    assert page["this device"].to_dict() == {("cpu", "name"): "X", ("cpu", "flags"): "avx, fma",
-                                             ("state", "load_1min"): "0.12", ("state", "gpu"): "power_w 5.00"}
+def test_a_detectable_difference_is_found_four_times_in_five():
+    """Gaussian differences with the interval's standard error, as far from zero as the function says."""
+    found = metrics.Comparison("a", "b", "balanced_accuracy", 0.0, -0.0196, 0.0196, 100)
+    true = benchmark.detectable([found, found]) / 100
+    drawn = np.random.default_rng(0).normal(true, 0.0196 / 1.95996, 200_000)
+    assert np.mean(np.abs(drawn) > 0.0196) == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_classes_most_often_confused():
+    page = benchmark.confused([[8, 2, 0], [0, 4, 0], [5, 1, 4]], ["x", "y", "z"], count=2)
+    assert page.values.tolist() == [["z", "x", 50.0], ["x", "y", 20.0]]
+
+
+def test_real_images_beside_the_phantom():
+    def scores(value):
+        return SimpleNamespace(balanced_accuracy=SimpleNamespace(value=value))
+    phantom = {"softmax": scores(0.8), "xca": [scores(0.9)], "none": scores(0.7)}
+    real = pd.DataFrame({"model": ["softmax", "xca", "none", None], "quantity": "balanced_accuracy",
+                         "value": [0.75, 0.7, 0.72, 0.9], "low": [0.73, 0.66, 0.7, 0.8], "high": [0.77, 0.74, 0.74, 1]})
+    assert benchmark.beside_phantom(real, phantom)["text"] == (
+        "xca, first on the phantom, is number 3 of 3 on real MRI; softmax, first on real MRI, is number 2 on the "
+        "phantom. The intervals of all models overlap; that of the control without mixing overlaps that of softmax.")
+    apart = real.assign(low=[0.745, 0.66, 0.7, 0.8])
+    assert "The intervals of softmax and xca do not overlap; that of the control without mixing lies below that of " \
+           "softmax." in benchmark.beside_phantom(apart, phantom)["text"]

@@ -32,11 +32,17 @@ def device(tmp_path, monkeypatch):
         macs = 2e9 if name == "softmax" else 1.5e9
         results.record(f"cost.{name}", one("macs", macs, "MAC"), one("macs_fvcore", macs, "MAC"),
                        one("mixing_share", 0.25), to=folder / "11_cost.json")
+        results.record(f"trained.{name}", one("macs", 45e6 if name == "performer" else 40e6, "MAC"),
+                       to=folder / "11_cost.json")
         slow = name == "performer"
+        results.record(f"trained.{name}", one("latency", 5.0, "ms", low=4.9, high=5.1, suffix="b1"),
+                       one("latency_ratio", 1.0, suffix="b1"), one("verdict", None, suffix="b1", text="tie"),
+                       to=folder / "12_latency.json")
         results.record(f"latency.{name}", one("latency", 100.0, "ms", low=99.0, high=101.0, suffix="b1"),
                        one("latency_ratio", 1.5 if slow else 0.8, suffix="b1"),
                        one("verdict", None, suffix="b1", text="slower" if slow else "faster"),
                        to=folder / "12_latency.json")
+    results.record("saliency", one("conclusion", None, text="Below it for window."), to=folder / "13_saliency.json")
     return folder
 
 
@@ -64,7 +70,8 @@ def test_a_lead_over_all_is_a_win_of_this_run_only(device):
 def test_a_sentence_says_accuracy_arithmetic_and_time(found):
     text = verdicts.sentence(found, "performer")["text"]
     assert "scored lower in this run (-10.0 percentage points, interval -12.0 to -8.0)" in text
-    assert "25% fewer multiply-adds" in text and "was slower at batch 1 (1.50 of its time)" in text
+    assert "scored needs 12% more multiply-adds and was as fast at batch 1 (1.00 of its time); the" in text
+    assert "the large one needs 25% fewer multiply-adds and was slower at batch 1 (1.50 of its time)." in text
     assert "tied with softmax" in verdicts.sentence(found, "xca")["text"]
     assert len(verdicts.sentences(found)) == len(MODELS) - 2
 
@@ -72,7 +79,17 @@ def test_a_sentence_says_accuracy_arithmetic_and_time(found):
 def test_each_claim_of_the_study_is_answered_from_records(found):
     said = {row["quantity"]: row["text"] for row in verdicts.claims(found)}
     assert "does not hold" in said["cnn_beaten"] and "performer scored below" in said["as_good_as_softmax"]
-    assert "25% fewer" in said["fewer_flops"] and "performer was not faster" in said["faster"]
+    assert "25% fewer" in said["fewer_flops"] and "column gives 22%" in said["fewer_flops"]
+    assert f"On {found.device} performer was not shown to be faster" in said["faster"]
+    assert said["interpretability"] == "Below it for window."
+
+
+def test_other_devices_have_their_say(found, device):
+    for name, verdict in {"window": "faster", "xca": "slower", "performer": "slower", "softmax": "tie"}.items():
+        results.record(f"latency.{name}", one("verdict", None, suffix="b1", text=verdict),
+                       to=device.parent / "some-gpu" / "12_latency.json")
+    said = verdicts.elsewhere(found)
+    assert " On some-gpu window was faster, and performer, xca were slower." in said
 
 
 def test_the_page_has_every_model_with_its_interval(found):

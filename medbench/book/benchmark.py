@@ -12,10 +12,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
+from statistics import NormalDist
 
 import numpy as np
 
-from .. import config, latency, machine, metrics, recipe, results
+from .. import config, machine, metrics, recipe, results
 from .. import data as data_module
 from ..checks import one_of
 from ..files import environment, progress
@@ -112,9 +113,10 @@ def compare_all(trained, data, *, reference: str = "softmax", quantity: str = "b
             for name, one in first.items() if name != reference]
 
 
-def detectable(comparisons) -> float:
-    """The smallest difference that such an interval could tell from 0, in percentage points: its mean half-width."""
-    return 100 * float(np.mean([(c.high - c.low) / 2 for c in comparisons]))
+def detectable(comparisons, power: float = 0.8) -> float:
+    """The difference that such intervals would tell from 0 with this power, in percentage points, on average."""
+    z = NormalDist().inv_cdf
+    return 100 * float(np.mean([(c.high - c.low) / 2 for c in comparisons])) * (1 + z(power) / z(0.975))
 
 
 def worth(gains) -> dict:
@@ -128,6 +130,28 @@ def worth(gains) -> dict:
     parts = [f"{', '.join(names)} {words[verdict]}" for verdict, names in found.items() if names]
     return {"quantity": "conclusion", "value": None, "unit": "1",
             "text": f"Against the control without mixing, in these runs: {'; '.join(parts)}."}
+
+
+def beside_phantom(real, scores) -> dict:
+    """What real MRI says of the phantom's order, as a row with a computed sentence.
+
+    Args: `real` rows of `results.load()`; `scores` {name: Scores or a list of them} on the phantom.
+    """
+    found = real[(real.quantity == "balanced_accuracy") & real.model.notna()].set_index("model")
+    there = list(found.value.sort_values(ascending=False).index)
+    here = sorted(there, key=lambda name: -_first(scores[name]).balanced_accuracy.value)
+    parts = [f"{here[0]}, first on the phantom, is number {there.index(here[0]) + 1} of {len(there)} on real MRI",
+             f"{there[0]}, first on real MRI, is number {here.index(there[0]) + 1} on the phantom"]
+    best, control = found.loc[there[0]], found.loc[config.CONTROL]
+    overlap = ("The intervals of all models overlap" if found.low.max() <= found.high.min() else
+               f"The intervals of {there[0]} and {there[-1]} do not overlap")
+    mixing = "overlaps that of" if best.low <= control.high else "lies below that of"
+    return {"quantity": "conclusion", "value": None, "unit": "1",
+            "text": f"{'; '.join(parts)}. {overlap}; that of the control without mixing {mixing} {there[0]}."}
+
+
+def _first(scores):
+    return scores[0] if isinstance(scores, list) else scores
 
 
 def differences(comparisons):
@@ -156,6 +180,19 @@ def score_table(named_scores, quantities=("balanced_accuracy", "macro_auroc", "m
 
 def _interval(scores, digits: int) -> str:
     return with_interval(*(np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high")), digits)
+
+
+def confused(table, names, count: int = 5):
+    """The classes that are taken for another one most often: `true class`, `taken for`, `share of its images (%)`.
+
+    Args: `table` (k, k) counts, rows true; `names` of the k classes.
+    """
+    import pandas as pd
+    share = np.asarray(table, float) / np.maximum(np.sum(table, axis=1, keepdims=True), 1)
+    np.fill_diagonal(share, 0)
+    worst = np.argsort(-share, axis=None, kind="stable")[:count]
+    rows = [(names[i], names[j], 100 * share[i, j]) for i, j in zip(*np.unravel_index(worst, share.shape))]
+    return pd.DataFrame(rows, columns=["true class", "taken for", "share of its images (%)"]).round(1)
 
 
 def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1"), digits=3):
@@ -202,61 +239,3 @@ def run_table(trained):
              "seconds": t.run.seconds, "CPU seconds": t.run.cpu_seconds, "best epoch": t.run.best_epoch}
             for t in trained]
     return pd.DataFrame(rows).set_index("model").round(1)
-
-
-# --------------------------------------------------------------------------------------------- latency
-def record_times(times, to, **context) -> None:
-    """Record comparisons, {batch: Comparison}: each model as `latency.<model>.*`, the run itself as `latency.run.*`."""
-    for found in times.values():
-        for name, timing in found.timings.items():
-            results.record(f"latency.{name}", timing, to=to, **context)
-        own = [row for row in found.rows() if "model" not in row]
-        results.record("latency.run", own, to=to, **context)
-
-
-def machine_page(here: dict):
-    """The machine's fingerprint for the page: one line a fact, what is not known left out."""
-    import pandas as pd
-
-    def words(value):
-        if isinstance(value, dict):
-            return ", ".join(f"{key} {words(v)}" for key, v in value.items() if v is not None)
-        if isinstance(value, (list, tuple)):
-            return ", ".join(map(words, value))
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
-    facts = {(part, key): words(value) for part, fields in here.items() if isinstance(fields, dict)
-             for key, value in fields.items() if value is not None}
-    return pd.Series(facts, name="this device").to_frame()
-
-
-def latency_page(found):
-    """A comparison for the page: median with interval, ratio to the reference with interval, verdict, calls."""
-    import pandas as pd
-    table = found.frame().set_index("model").sort_values("latency_ms")
-
-    def span(row, name, digits):
-        return with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"], digits)
-    return pd.DataFrame({"median (ms)": table.apply(span, axis=1, args=("latency_ms", 1)),
-                         "ratio to softmax (1)": table.apply(span, axis=1, args=("ratio", 2)),
-                         "verdict": table.verdict, "calls": table.calls})
-
-
-def roofs(times, costs, ceilings) -> dict:
-    """The roof over every timed model: {(model, batch): Roofline}, with the share that its median reaches."""
-    return {(name, batch): latency.roofline(costs[name], ceilings, batch, timing.dtype, timing.median)
-            for batch, found in times.items() for name, timing in found.timings.items() if timing.median}
-
-
-def roof_page(roofs):
-    """Share of the roofline for each model and batch, and what binds it."""
-    import pandas as pd
-    rows = [{"model": name, "batch": batch, "share of the roofline (%)": 100 * roof.share, "bound by": roof.bound,
-             "least time (ms)": 1000 * roof.seconds} for (name, batch), roof in roofs.items()]
-    return pd.DataFrame(rows).set_index(["model", "batch"]).unstack("batch").round(1)
-
-
-def roof_points(roofs, batch: int):
-    """One batch as a table for `plots.roofline`: `model`, `intensity` (FLOP/byte), `rate` (FLOP/s) as measured."""
-    import pandas as pd
-    return pd.DataFrame([{"model": name, "intensity": roof.intensity, "rate": roof.flops * roof.share / roof.seconds}
-                         for (name, b), roof in roofs.items() if b == batch])

@@ -115,6 +115,18 @@ def paired(found: dict, quantity: str, method: str, reference: str = "softmax") 
     return rows
 
 
+def conclusion(rows: list[dict]) -> dict:
+    """What the paired differences say of the study's claim, as a row with a computed sentence."""
+    found = {word: [row["model"] for row in rows if row["context"]["verdict"] == word] for word in ("worse", "better")}
+    said = [f"{words} it for {', '.join(found[word])}" for word, words in (("worse", "below"), ("better", "above"))
+            if found[word]]
+    tied = [row["model"] for row in rows if row["context"]["verdict"] == "tie"]
+    said += [f"tied with it for {', '.join(tied)}"] if tied else []
+    return {"quantity": "conclusion", "value": None, "unit": "1",
+            "text": f"In these runs the mass of gradient maps inside the lesion, against that of softmax attention, is "
+                    f"{'; '.join(said)}. Of {len(rows)} comparisons, one whose interval ends near zero can be chance."}
+
+
 def twin_agreement(maps: saliency.Maps, split, positions, config_data) -> list[dict]:
     """Rank correlation of maps with what really differs: the image less its healthy twin, as rows.
 

@@ -43,19 +43,25 @@ def evidence(device="auto") -> Evidence:
 
 # --------------------------------------------------------------------------------------------- a sentence each
 def sentence(found: Evidence, model: str) -> dict:
-    """What may be said of a mechanism against softmax, as a row: accuracy, arithmetic, time, where it looks."""
+    """What may be said of a mechanism against softmax, as a row: accuracy, then arithmetic and time of the models that
+    were scored (`trained.*`) and of the large ones (`cost.*`, `latency.*`)."""
     accuracy = found.need(f"compare.{model}.balanced_accuracy_difference")
-    macs = found.need(f"cost.{model}.macs").value / found.need("cost.softmax.macs").value - 1
-    time = found.need(f"latency.{model}.latency_ratio.b1")
-    verdict = found.need(f"latency.{model}.verdict.b1").text
-    parts = [{"better": "scored higher than softmax attention in this run", "worse": "scored lower in this run",
+    scored = {"better": "scored higher than softmax attention in this run", "worse": "scored lower in this run",
               "tie": "tied with softmax attention in balanced accuracy"}[accuracy.verdict]
-             + f" ({accuracy.value:+.1f} percentage points, interval {accuracy.low:+.1f} to {accuracy.high:+.1f})",
-             f"needs {abs(macs):.0%} {'fewer' if macs < 0 else 'more'} multiply-adds at 224 px",
-             {"faster": "was faster", "slower": "was slower", "tie": "was as fast",
-              "inconclusive": "could not be told apart in time"}[verdict]
-             + (f" at batch 1 ({time.value:.2f} of its time)" if time.value == time.value else " at batch 1")]
-    return {"quantity": model, "value": None, "unit": "1", "model": model, "text": f"{model} {', '.join(parts)}."}
+    small, large = _costs(found, model, "trained", "trained"), _costs(found, model, "cost", "latency")
+    text = (f"{model} {scored} ({accuracy.value:+.1f} percentage points, interval {accuracy.low:+.1f} to "
+            f"{accuracy.high:+.1f}). The model that was scored {small}; the large one {large}.")
+    return {"quantity": model, "value": None, "unit": "1", "model": model, "text": text}
+
+
+def _costs(found: Evidence, model: str, cost: str, latency: str) -> str:
+    """Multiply-adds and time at batch 1 against softmax, in words, from the records of these prefixes."""
+    macs = found.need(f"{cost}.{model}.macs").value / found.need(f"{cost}.softmax.macs").value - 1
+    time, verdict = found.need(f"{latency}.{model}.latency_ratio.b1"), found.need(f"{latency}.{model}.verdict.b1").text
+    words = {"faster": "was faster", "slower": "was slower", "tie": "was as fast",
+             "inconclusive": "could not be told apart in time"}[verdict]
+    ratio = f" ({time.value:.2f} of its time)" if time.value == time.value else ""
+    return f"needs {abs(macs):.0%} {'fewer' if macs < 0 else 'more'} multiply-adds and {words} at batch 1{ratio}"
 
 
 def sentences(found: Evidence) -> list[dict]:
@@ -90,19 +96,38 @@ def claims(found: Evidence) -> list[dict]:
     saved = 1 - sum(macs[m] for m in MECHANISMS[1:]) / 5 / macs["softmax"]
     share = found.need("cost.softmax.mixing_share").value
     slow = [m for m in MECHANISMS[1:] if found.need(f"latency.{m}.verdict.b1").text != "faster"]
+    published = results.value("derived.fewer_macs_mean", device=results.STUDY)
     rows = {
         "cnn_beaten": {"worse": "Here the small ResNet scored below softmax attention in this run.",
                        "better": "Here the small ResNet scored above softmax attention: the claim does not hold.",
                        "tie": "Here the small ResNet tied with softmax attention: not shown."}[cnn],
         "as_good_as_softmax": "Here none of the five scored below softmax attention in this run." if not worse else
                               f"Here {', '.join(worse)} scored below softmax attention in this run.",
-        "fewer_flops": f"Here the five need {saved:.0%} fewer on average; mixing is {share:.0%} of softmax's "
-                       f"arithmetic, so no mechanism can save more.",
-        "faster": "Here all five were faster than softmax attention at batch 1." if not slow else
-                  f"Here {', '.join(slow)} {'was' if len(slow) == 1 else 'were'} not faster than softmax attention at "
-                  f"batch 1 on {found.device}.",
+        "fewer_flops": f"Here the five, as their papers define them, need {saved:.0%} fewer on average; the study's "
+                       f"own column gives {published:.0%}. Mixing is {share:.0%} of softmax's arithmetic, and no "
+                       f"mechanism that keeps its projections can save more.",
+        "faster": f"On {found.device} all five were faster than softmax attention at batch 1." if not slow else
+                  f"On {found.device} {', '.join(slow)} {'was' if len(slow) == 1 else 'were'} not shown to be faster "
+                  f"than softmax attention at batch 1.",
+        "interpretability": found.need("saliency.conclusion").text,
     }
+    rows["faster"] += "".join(elsewhere(found))
     return [{"quantity": key, "value": None, "unit": "1", "text": text} for key, text in rows.items()]
+
+
+def elsewhere(found: Evidence) -> list[str]:
+    """A sentence for each other device that has timed the mechanisms: which of them were faster than softmax there."""
+    table = results.load()
+    names = {f"latency.{m}.verdict.b1": m for m in MECHANISMS[1:]}
+    table = table[(table.chapter == "12_latency") & table["name"].isin(list(names))
+                  & ~table.device.isin([found.device, results.STUDY])]
+    said = []
+    for device, part in table.groupby("device"):
+        verdict = dict(zip(part["name"], part.text))
+        quick, slow = ([m for name, m in names.items() if verdict.get(name) == word] for word in ("faster", "slower"))
+        said.append(f" On {device} {', '.join(quick) or 'none'} {'were' if len(quick) > 1 else 'was'} faster"
+                    + (f", and {', '.join(slow)} {'were' if len(slow) > 1 else 'was'} slower." if slow else "."))
+    return said
 
 
 def claims_page(rows: list[dict]):
@@ -111,22 +136,25 @@ def claims_page(rows: list[dict]):
     quoted = results.load()
     quoted = quoted[(quoted.device == results.STUDY) & quoted["name"].str.startswith("claim.")]
     quoted = quoted.set_index("quantity").text
-    table = [{"the study": quoted.get(row["quantity"], "Efficient mechanisms are quicker."), "here": row["text"]}
-             for row in rows]
+    ours = "Efficient mechanisms are quicker. (Our words.)"
+    table = [{"the study": quoted.get(row["quantity"], ours), "here": row["text"]} for row in rows]
     return pd.DataFrame(table)
 
 
 # --------------------------------------------------------------------------------------------- one table
 def summary(found: Evidence):
-    """Every model on one page: score, gain over no mixing, arithmetic, time; values with intervals, unranked."""
+    """Every model on one page: score, gain over no mixing, arithmetic and time of one image, of the models that were
+    scored and of the large ones; values with intervals, unranked."""
     import pandas as pd
     rows = []
     for model in config.ALL_MODELS:
         score = found.need(f"phantom.{model}.balanced_accuracy")
         gain = found.find(f"gain.{model}.balanced_accuracy_difference")
-        time = found.need(f"latency.{model}.latency.b1")
         rows.append({"model": model, "balanced accuracy": _span(score, 3), "gain over none (points)": _span(gain, 1),
-                     "GMAC": f"{found.need(f'cost.{model}.macs').value / 1e9:.2f}", "ms at batch 1": _span(time, 1)})
+                     "MMAC": f"{found.need(f'trained.{model}.macs').value / 1e6:.1f}",
+                     "ms": _span(found.need(f"trained.{model}.latency.b1"), 1),
+                     "GMAC, large": f"{found.need(f'cost.{model}.macs').value / 1e9:.2f}",
+                     "ms, large": _span(found.need(f"latency.{model}.latency.b1"), 1)})
     return pd.DataFrame(rows).set_index("model")
 
 
@@ -135,12 +163,12 @@ def _span(record, digits: int) -> str:
 
 
 def pareto_table(found: Evidence):
-    """Score against time for `plots.pareto`: `latency_ms`, `balanced_accuracy` and their intervals."""
+    """Score against time of the models that were scored, for `plots.pareto`, with intervals."""
     import pandas as pd
     rows = []
     for model in config.ALL_MODELS:
         row = {"model": model}
-        for column, name in (("latency_ms", f"latency.{model}.latency.b1"),
+        for column, name in (("latency_ms", f"trained.{model}.latency.b1"),
                              ("balanced_accuracy", f"phantom.{model}.balanced_accuracy")):
             record = found.need(name)
             row |= {column: record.value, f"{column}_low": record.low, f"{column}_high": record.high}

@@ -1,0 +1,37 @@
+"""What chapter 13 shares: which images are explained, and what the maps together say of the study's claim."""
+
+import numpy as np
+import pytest
+
+import medbench as mb
+from medbench.book import pointing
+
+
+@pytest.fixture(scope="module")
+def split():
+    return mb.load_data(mb.DataConfig(num_train=20, num_val=10, num_test_per_class=3), show=False).test
+
+
+def test_explained_are_the_first_images_with_a_lesion_and_the_right_class(split):
+    right = split.labels.copy()
+    right[1] = (right[1] + 1) % 10
+    lesion = np.flatnonzero(split.masks.any((1, 2)))
+    assert pointing.explained(right, split, 5).tolist() == [i for i in lesion if i != 1][:5]
+    assert pointing.explained(right[:8], split, 100).tolist() == [i for i in lesion if i != 1 and i < 8]
+
+
+def test_shown_is_the_image_that_most_models_get_right(split):
+    key = split.classes[4]
+    of_class = np.flatnonzero(split.labels == 4)
+    wrong, right = (split.labels + 1) % 10, split.labels.copy()
+    right[of_class[0]] = 9
+    assert pointing.shown({"a": right, "b": wrong}, split, key) == of_class[1]
+    assert pointing.shown({"a": right[: of_class[0] + 1], "b": wrong[: of_class[0] + 1]}, split, key) == of_class[0]
+
+
+def test_the_conclusion_follows_from_the_verdicts():
+    rows = [{"model": name, "context": {"verdict": verdict}}
+            for name, verdict in (("xca", "worse"), ("none", "tie"), ("window", "worse"), ("linformer", "tie"))]
+    text = pointing.conclusion(rows)["text"]
+    assert "is below it for xca, window; tied with it for none, linformer. Of 4 comparisons" in text
+    assert "above" not in text
