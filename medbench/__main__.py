@@ -18,7 +18,9 @@ from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS
 
 NOTICE = "For research and teaching, not for clinical use."
 app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,
-                  rich_markup_mode=None, pretty_exceptions_enable=False)
+                  rich_markup_mode=None, pretty_exceptions_enable=False,
+                  epilog="\b\nExamples:\n  python -m medbench train --model fastformer --preset small\n"
+                         "  python -m medbench cost --models all\n  python -m medbench train --help")
 
 
 # --------------------------------------------------------------------------------------------- options
@@ -167,9 +169,7 @@ def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
     console.show(record_real_mri(seed=seed, device=device), form)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-             epilog="\b\nExamples:\n  python -m medbench book build\n  python -m medbench book chapter 05_performer "
-                    "--profile smoke")
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def book(context: typer.Context):
     """Execute chapters, render the book.
 

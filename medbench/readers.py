@@ -60,7 +60,8 @@ def _manifest(source: Path):
     """Rows of a manifest, with absolute paths."""
     import pandas
     try:
-        table = pandas.read_csv(source, dtype=dict.fromkeys((*NEEDED, "group"), str))
+        table = pandas.read_csv(source, dtype=dict.fromkeys((*NEEDED, *BOXES, "group"), str), keep_default_na=False,
+                                na_values=[""])                           # a class may be called None
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"manifest {str(source)!r} is no readable CSV table ({error}); wanted a first line with "
                          f"{','.join(NEEDED)}") from error
@@ -73,8 +74,22 @@ def _manifest(source: Path):
             raise ValueError(f"manifest {str(source)!r}, line {line}: {column} is empty; fill it in or remove the line")
     if table.empty:
         raise ValueError(f"manifest {str(source)!r} names no image; wanted one line an image")
+    for column in set(BOXES) & set(table.columns):
+        table[column] = _shares(table[column], source)
     table["path"] = [str(source.parent / path) for path in table["path"]]
     return table, _split_notes(table)
+
+
+def _shares(column, source: Path):
+    """A column of a box as numbers from 0 to 1, NaN where it is empty."""
+    import pandas
+    numbers = pandas.to_numeric(column, errors="coerce")
+    wrong = column.notna() & ~numbers.between(0, 1)
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        raise ValueError(f"manifest {str(source)!r}, line {line + 2}: {column.name} is {column.iloc[line]!r}; wanted a "
+                         f"share of the image's side, from 0 to 1, or nothing")
+    return numbers
 
 
 def _split_notes(table) -> tuple[str, ...]:

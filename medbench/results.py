@@ -68,8 +68,9 @@ def record(subject, *measured, to: Path, seed: int | None = None, profile: str |
 
     Args:
         subject: an `Experiment`, or a prefix such as `"cost.softmax"`; a record is called prefix.quantity(.suffix).
-        measured: objects with `rows()`, lists of rows, or single rows. A row is a dict with `quantity`, `value` and
-            `unit`, and optionally `low, high, n, samples, text, reason, suffix, model, context, quoted, source`.
+        measured: objects with `rows()` and perhaps `fingerprints`, lists of rows, or single rows. A row is a dict with
+            `quantity`, `value` and `unit`, and optionally `low, high, n, samples, text, reason, suffix, model, context,
+            quoted, source`.
         to: the file, from `here(chapter)`. seed: of the run; an `Experiment` brings its own.
         profile: the profile of the chapter; without it the file keeps the one it has.
         source: where the data or a quoted figure come from, with their licence.
@@ -84,6 +85,8 @@ def record(subject, *measured, to: Path, seed: int | None = None, profile: str |
     with lock(to):
         file = read(to) if to.exists() else ResultFile(device=to.parent.name, chapter=to.stem)
         file = _stamped(file.model_copy(update={"profile": profile or file.profile}))
+        for item in measured:
+            fingerprints |= getattr(item, "fingerprints", {})
         fingerprints |= {"machine": file.machine["fingerprint"], "commit": file.git["commit"]}
         shared = {"model": model, "seed": seed, "source": source, "fingerprints": fingerprints}
         new = [_to_record(row, prefix, shared, context) for item in measured for row in _rows(item)]

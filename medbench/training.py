@@ -41,6 +41,7 @@ class Run:
     """A trained model and how it came about.
 
     `prior` (k,): class frequencies behind its logits. `history`: one dict an epoch. `loaded`: it was trained before.
+    `images`: the fingerprint of the data.
     """
 
     model: nn.Module
@@ -55,6 +56,12 @@ class Run:
     cpu_seconds: float = 0.0
     samples_seen: int = 0
     loaded: bool = False
+    images: str = ""
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What a record of this run carries: the run's own fingerprint, that of the images, the recipe's version."""
+        return {"run": self.fingerprint, "images": self.images, "recipe": str(RECIPE_VERSION)}
 
     def rows(self) -> list[dict]:
         """Records: time, samples and the chosen epoch."""
@@ -88,7 +95,7 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     folder = cache_dir(cache) / "runs" / key
     model.decision_prior = recipe.prior_behind(config, data.prior)
     with lock(folder):
-        run = Run(model, key, folder, config, model.decision_prior, data.classes)
+        run = Run(model, key, folder, config, model.decision_prior, data.classes, images=data.fingerprint)
         done = checkpoint.load_run(folder)
         if done is None:
             gpus = [torch.device(config.device).index or 0] if config.device.startswith("cuda") else []
@@ -158,7 +165,7 @@ def load_run(directory) -> Run:
     model = build_model(ModelConfig(**info["model"]))
     model.decision_prior = np.array(info["prior"])
     run = Run(model, info["fingerprint"], folder, TrainingConfig(**info["training"]), model.decision_prior,
-              tuple(info["classes"]), loaded=True)
+              tuple(info["classes"]), loaded=True, images=info["data"])
     return _filled(run, *done)
 
 

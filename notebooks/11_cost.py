@@ -247,7 +247,7 @@ check("cost.share", share)
 # ```
 #
 # ```{dropdown} 3. Does a classifier of 1,000 classes in place of 10 change the multiply-adds noticeably?
-# Hardly: 768 x 990 products more. But it changes the parameters visibly, by the same number.
+# Hardly: 768 x 990 products more. But it changes the parameters visibly, by 769 x 990, the biases included.
 # ```
 #
 # ```{dropdown} 4. Why can a mechanism without any mixing not be free?

@@ -69,6 +69,13 @@ def test_models(call, named, no_memory):
     (lambda: TrainingConfig().replace(learning_rate=1), ["'learning_rate'", "'lr'"]),
     (lambda: DataConfig(prior="flat"), ["prior is 'flat'", "'study', 'sqrt', 'uniform'"]),
     (lambda: DataConfig(img_size=4), ["img_size is 4", "16"]),
+    (lambda: DataConfig(img_size=112.5), ["img_size is 112.5", "whole number from 16"]),
+    (lambda: DataConfig(num_train=20.5), ["num_train is 20.5", "whole number from 1"]),
+    (lambda: TrainingConfig(epochs=1.5), ["epochs is 1.5", "whole number from 1"]),
+    (lambda: TrainingConfig(batch_size=2.5), ["batch_size is 2.5", "whole number from 1"]),
+    (lambda: TrainingConfig(threads=-1), ["threads is -1", "whole number from 0"]),
+    (lambda: TrainingConfig(betas=1), ["betas is 1", "two numbers"]),
+    (lambda: TrainingConfig(betas=(0.9, 2)), ["betas is 2", "from 0 to 1"]),
 ])
 def test_configurations(call, named):
     refuses(call, *named)
@@ -147,10 +154,19 @@ def test_the_unspoilt_manifest_loads(manifest):
     (lambda rows: [row for row in rows if row[2] != "val"], None, ["no image in split 'val'"], ValueError),
     (change(2, 1, ""), None, ["line 4", "label is empty"], ValueError),
     (lambda rows: [], None, ["names no image"], ValueError),
+    (lambda rows: [[*row, "0.5"] for row in rows[:-1]] + [[*rows[-1], "left"]],
+     ("path", "label", "split", "box_width"), ["line 13", "box_width is 'left'", "from 0 to 1"], ValueError),
+    (lambda rows: [[*row, "40"] for row in rows], ("path", "label", "split", "box_width"),
+     ["line 2", "box_width is '40'", "share of the image's side"], ValueError),
 ])
 def test_manifests(manifest, spoil, header, named, error):
     source = manifest(spoil, header or ("path", "label", "split"))
     refuses(lambda: load(source), "manifest.csv", *named, error=error)
+
+
+def test_a_class_may_be_called_none(manifest):
+    source = manifest(lambda rows: [[path, label.replace("glioma", "None"), split] for path, label, split in rows])
+    assert load(source).classes == ("None", "meningioma")
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", None])

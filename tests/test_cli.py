@@ -92,6 +92,7 @@ def test_help_lists_the_commands_and_each_has_examples(capsys):
     for name in names:
         assert re.search(rf"^  {name} .*\.$", overview, re.M), f"{name} has no short description that fits"
         assert name == "book" or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
+    assert "Examples:\n    python -m medbench train" in overview
 
 
 @pytest.mark.parametrize("example", [e for e in examples() if not e.startswith(("book", "real-mri"))])
@@ -104,7 +105,7 @@ def test_every_example_runs(capsys, example, run):
 def test_the_book_explains_itself(capsys, arguments):
     with pytest.raises(SystemExit) as left:
         main(arguments)
-    assert left.value.code == 0 and "05_performer" in capsys.readouterr().out
+    assert left.value.code == 0 and "Examples:\n  python -m medbench book build" in capsys.readouterr().out
 
 
 def test_the_book_passes_its_arguments_on(capsys):

@@ -106,6 +106,16 @@ def test_difficulty_shrinks_and_fades_lesions():
     assert gain[1] < 0.7 * gain[0]
 
 
+@pytest.mark.parametrize("difficulty", [0.0, 1.0, 1.5])
+def test_dark_vessels_stay_darker_than_fluid(difficulty):
+    """More contrast must not take them below zero, where a magnitude would be bright again."""
+    labels = [LABEL["arteriovenous_anomaly"]] * 24
+    sick = phantom.generate(labels, range(24), seed=3, difficulty=difficulty, **RAW)
+    well = phantom.twin(labels, range(24), seed=3, **RAW).images.float()
+    dark = sick.lesion & (sick.images.float() < 0.5 * well) & (well > 80)
+    assert dark.sum() > 200 and sick.images[dark].float().median() < 20
+
+
 def test_confounding_ties_a_mark_to_the_label():
     labels = [LABEL["normal"], LABEL["intra"]] * 60
     def first_site(confounding):
@@ -245,10 +255,9 @@ def scores(train, test):
 def test_the_slice_says_nothing():
     labels = np.arange(20_000) % 10
     heights = phantom.slice_levels(labels, np.arange(20_000), seed=0)
-    half = labels[::2] * 0 + 1 > 0
     found = baselines.slice_level(heights[:10_000], labels[:10_000], heights[10_000:], labels[10_000:],
                                   classes=phantom.CLASSES)
-    assert half.all() and found.balanced_accuracy.value <= 0.20
+    assert found.balanced_accuracy.value <= 0.20
     before = phantom.slice_levels(labels, np.arange(20_000), seed=0, sella_slices=False)
     assert before[labels == LABEL["pituatary_lesion"]].max() < before[labels != LABEL["pituatary_lesion"]].min()
 

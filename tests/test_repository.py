@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from medbench import records
+from medbench import config, records, training
 from medbench.book import notebook, prose, stamps
 from medbench.book.assemble import assemble, unfit
 from medbench.book.chapters import CHAPTERS, Checkout
@@ -228,4 +228,48 @@ def test_make_hands_its_variables_on():
     said = make("-n", "chapter", "NAME=05_performer", "PROFILE=smoke", "DEVICE=cpu")
     assert 'chapter "05_performer" --profile smoke --device cpu' in said
     assert "-m slow" in make("-n", "test-full") and '-m "not slow"' in make("-n", "test-full")
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    run = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
+    assert "make test test-full" in run
+
+
+# --------------------------------------------------------------------------------------------- what the edition shows
+@pytest.fixture(scope="module")
+def shown():
+    """The edition's records of one chapter: name -> record, for the models and lines of one data set."""
+    def read(chapter):
+        file = records.read(PLACE.committed / "results" / PLACE.edition_device / f"{chapter}.json")
+        return {record.name: record for record in file.records}
+    return read
+
+
+@pytest.mark.parametrize("chapter", ["10_training", "10_real"])
+def test_the_edition_s_models_were_trained_by_the_recipe_of_today(shown, chapter):
+    trained = [record for record in shown(chapter).values() if record.quantity == "samples_seen"]
+    assert len(trained) == len(config.ALL_MODELS)
+    assert {record.fingerprints["recipe"] for record in trained} == {str(training.RECIPE_VERSION)}
+    assert len({record.fingerprints["images"] for record in trained}) == 1
+
+
+def test_every_model_of_the_edition_learned_and_none_less(shown):
+    found = shown("10_training")
+    best = max(found[f"phantom.{name}.macro_auroc"].value for name in ("intensity_statistics", "thumbnails_28"))
+    for name in config.MODELS:
+        assert found[f"phantom.{name}.balanced_accuracy"].value >= 0.70, name
+        assert found[f"phantom.{name}.macro_auroc"].value >= max(0.95, best + 0.10), name
+        assert found[f"phantom.{name}.samples_seen"].value <= 54_000, name
+    for name in config.MECHANISMS:
+        assert found[f"gain.{name}.balanced_accuracy_difference"].low > 0, name
+
+
+def test_shortcuts_of_the_edition_s_images_stay_low(shown):
+    found = shown("10_training")
+    assert found["phantom.intensity_statistics.macro_auroc"].value <= 0.65
+    assert found["phantom.thumbnails_28.balanced_accuracy"].value <= 0.40
+
+
+def test_every_model_of_the_edition_beats_the_nearest_neighbour_on_real_mri(shown):
+    found = shown("10_real")
+    for quantity in ("balanced_accuracy", "top1"):
+        line = found[f"brain-tumor-mri.nearest_neighbour.{quantity}"].value
+        for name in config.MODELS:
+            assert found[f"brain-tumor-mri.{name}.{quantity}"].value > line, (name, quantity)

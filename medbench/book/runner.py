@@ -16,6 +16,11 @@ from .assemble import assemble, output, render
 from .chapters import Checkout
 from .execute import ChapterFailed, clock, execute_all
 
+EXAMPLES = """Examples:
+  python -m medbench book build
+  python -m medbench book chapter 05_performer --profile smoke
+  python -m medbench book html"""
+
 
 # --------------------------------------------------------------------------------------------- commands
 def build(place: Checkout) -> dict[str, float]:
@@ -92,7 +97,8 @@ def _same_twins(place: Checkout, name: str = "") -> None:
 # --------------------------------------------------------------------------------------------- command line
 def main(arguments: list[str] | None = None) -> int:
     """`python -m medbench.book COMMAND`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m medbench.book", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m medbench book", description=__doc__.splitlines()[0],
+                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["build", "edition", "html", "chapter", "notebooks", "lint"])
     parser.add_argument("name", nargs="?", help="the chapter, such as 05_performer")
     parser.add_argument("--profile", default="laptop", choices=list(config.PROFILES))

@@ -31,7 +31,7 @@ CLASS_NAMES = {
 }
 STUDY_COUNTS = dict(zip(CLASSES, (513, 272, 2307, 125, 1259, 751, 1721, 27374, 83, 10266)))
 CONTRASTS = tuple(MATERIALS)
-VERSION = 4                    # raised whenever a drawing changes: old caches are then drawn anew
+VERSION = 5                    # raised whenever a drawing changes: old caches are then drawn anew
 CHUNK = 256                    # samples whose random numbers are held at once
 GROUP = 32                     # samples of one class drawn at once: fits the cache of a core
 
@@ -74,8 +74,8 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
         img_size: side in px; the field of view is 210 mm.
         prior: `study`, `sqrt` or `uniform`; only used where labels is None.
         contrast: `flair`, `t2` or `t1`.
-        difficulty: lesions have 1.5 - d/4 times the size of the recipe's and (5 - d)/3 times its contrast. 1 is the
-            book's, 2 the recipe itself.
+        difficulty: lesions have 1.5 - d/4 times the size that their files state and (5 - d)/3 times the contrast to
+            grey matter, but nothing gets darker than bone. 1 is the book's; at 2 all is as stated.
         confounding: 0 to 1, how closely a mark burnt into the image follows the label.
         device: where to draw; random numbers always come from the CPU.
         histogram_matching, sella_slices, decoys: the cures for shortcuts; False shows what they prevent.

@@ -10,6 +10,8 @@ from ..anatomy import atlas
 from ..drawing import Draws
 from ..signals import MATERIALS
 
+DARKEST = 0.05      # multiples of grey matter: nothing that is imaged is darker
+
 
 @dataclass
 class Head:
@@ -55,8 +57,9 @@ class Lesion:
         self.plan(head, draw)
 
     def signal(self, material: str) -> torch.Tensor:
-        """Brightness of a material in multiples of grey matter, with the difficulty's contrast."""
-        return 1 + (self.draw(*self.materials[material]) - 1) * self.gain
+        """Brightness of a material in multiples of grey matter, with the difficulty's contrast; no darker than bone,
+        for below zero the scanner, which shows magnitudes, would turn it bright again."""
+        return (1 + (self.draw(*self.materials[material]) - 1) * self.gain).clamp(min=DARKEST)
 
     def place(self, kind: str, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
         """A random place of that kind, x and y in mm."""
