@@ -22,6 +22,7 @@ LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (375, "light
 THEME = {"label-content-name-mismatch", "region"}
 QUICK = ("book/intro", "book/chapters/05_performer", "book/chapters/10_training", "book/references")
 
+MADE = ("genindex", "py-modindex", "search")            # pages that Sphinx makes by itself
 PAGES = sorted(p.relative_to(PLACE.committed.parent).with_suffix("").as_posix() for p in
                [*PLACE.committed.glob("*.md"), *PLACE.committed.glob("chapters/*.ipynb")])
 
@@ -96,9 +97,15 @@ def test_a_few_pages(visit, name, look):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("name", [page for page in PAGES if page not in QUICK])
+@pytest.mark.parametrize("name", [page for page in (*PAGES, *MADE) if page not in QUICK])
 def test_every_page(visit, name, look):
     assert look_at(visit, name, look) == []
+
+
+@pytest.mark.slow
+def test_no_page_is_left_out(html):
+    assert {p.relative_to(html).with_suffix("").as_posix() for p in html.rglob("*.html")
+            if "_static" not in p.parts} == {*PAGES, *MADE, "index"}
 
 
 def test_search_finds_a_chapter(visit):
