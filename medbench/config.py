@@ -313,21 +313,15 @@ class Experiment(Config):
     @classmethod
     def preset(cls, preset: str, model: str, seed: int = 0, profile: str | Profile | None = None,
                **overrides: Any) -> Experiment:
-        """The experiment of a preset: its model, as many images and epochs as a profile gives, the one recipe.
+        """The experiment of a preset: its model, as many images and epochs as a profile gives, the one recipe; for
+        images from elsewhere than the phantom with `FEW_IMAGES`.
 
-        Images from elsewhere than the phantom are fewer; they get `FEW_IMAGES`, for all models alike.
-
-        Args:
-            preset: `"paper"`, `"small"` or `"smoke"`.
-            model: one of `ALL_MODELS`.
-            seed: of the weights and of the training; the images keep `data.seed`.
-            profile: sizes of data and training, and its threads; by default the sizes of the one that trains this
-                preset, and all threads.
-            **overrides: any field of the three configurations, or an option of the mechanism. A field that several
-                of them have (`img_size`, `in_chans`) is set in each.
-
-        Raises:
-            ValueError: for an unknown preset, model, profile or value.
+        Args: `preset`: `"paper"`, `"small"` or `"smoke"`; `model`: one of `ALL_MODELS`; `seed` of the weights and of
+            the training (the images keep `data.seed`); `profile`: sizes of data and training, and its threads (by
+            default the sizes of the one that trains this preset, and all threads); `**overrides`: any field of the
+            three configurations, or an option of the mechanism. A field that several of them have (`img_size`,
+            `in_chans`) is set in each.
+        Raises: ValueError for an unknown preset, model, profile or value.
         """
         one_of("preset", preset, tuple(PRESETS))
         size = profile if isinstance(profile, Profile) else PROFILES[_profile_name(preset, profile)]
