@@ -265,8 +265,8 @@ benchmark.recorded_scores(real)
 # answers its label; it reaches {value}`edition/10_real:brain-tumor-mri.nearest_neighbour.balanced_accuracy|±`, and in
 # top-1 {value}`edition/10_real:brain-tumor-mri.nearest_neighbour.top1|±`. The other two are the shortcuts from above.
 #
-# Does the order of the phantom return? {sentence}`10_training:real.conclusion` With so few test images, and one run of
-# each model, these scores rank no mechanism.
+# Does the order of the phantom return? {sentence}`10_training:real.conclusion` There are few test images and one run of
+# each model: these are scores of runs, and they rank no mechanism.
 #
 # ```{admonition} What these numbers can and cannot say
 # :class: warning

@@ -69,7 +69,7 @@ def test_a_lead_over_all_is_a_win_of_this_run_only(device):
 
 def test_a_sentence_says_accuracy_arithmetic_and_time(found):
     text = verdicts.sentence(found, "performer")["text"]
-    assert "scored lower in this run (-10.0 percentage points, interval -12.0 to -8.0)" in text
+    assert "scored lower than softmax attention in this run (-10.0 percentage points, interval -12.0 to -8.0)" in text
     assert "scored needs 12% more multiply-adds and was as fast at batch 1 (1.00 of its time); the" in text
     assert "the large one needs 25% fewer multiply-adds and was slower at batch 1 (1.50 of its time)." in text
     assert "tied with softmax" in verdicts.sentence(found, "xca")["text"]

@@ -46,7 +46,8 @@ def sentence(found: Evidence, model: str) -> dict:
     """What may be said of a mechanism against softmax, as a row: accuracy, then arithmetic and time of the models that
     were scored (`trained.*`) and of the large ones (`cost.*`, `latency.*`)."""
     accuracy = found.need(f"compare.{model}.balanced_accuracy_difference")
-    scored = {"better": "scored higher than softmax attention in this run", "worse": "scored lower in this run",
+    scored = {"better": "scored higher than softmax attention in this run",
+              "worse": "scored lower than softmax attention in this run",
               "tie": "tied with softmax attention in balanced accuracy"}[accuracy.verdict]
     small, large = _costs(found, model, "trained", "trained"), _costs(found, model, "cost", "latency")
     text = (f"{model} {scored} ({accuracy.value:+.1f} percentage points, interval {accuracy.low:+.1f} to "
