@@ -5,11 +5,12 @@ import pytest
 
 import medbench as mb
 from medbench.book import pointing
+from medbench.config import DataConfig
 
 
 @pytest.fixture(scope="module")
 def split():
-    return mb.load_data(mb.DataConfig(num_train=20, num_val=10, num_test_per_class=3), show=False).test
+    return mb.load_data(DataConfig(num_train=20, num_val=10, num_test_per_class=3), show=False).test
 
 
 def test_explained_are_the_first_images_with_a_lesion_and_the_right_class(split):
