@@ -17,10 +17,17 @@ from .checks import one_of
 from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS
 
 NOTICE = "For research and teaching, not for clinical use."
+
+
+def _examples(text: str) -> str:
+    """The end of a help page: what may follow `python -m medbench`, one example a line."""
+    lines = "\n".join(f"  python -m medbench {line}" for line in text.strip().splitlines())
+    return f"\b\nExamples:\n{lines}"
+
+
 app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False,
-                  epilog="\b\nExamples:\n  python -m medbench train --model fastformer --preset small\n"
-                         "  python -m medbench cost --models all\n  python -m medbench train --help")
+                  epilog=_examples("train --model fastformer --preset small\ncost --models all\ntrain --help"))
 
 
 # --------------------------------------------------------------------------------------------- options
@@ -65,8 +72,7 @@ Method = Annotated[str, _option("--method", choices=saliency.METHODS)]
 
 def command(examples: str):
     """Register a command whose help ends with examples, one a line."""
-    lines = "\n".join(f"  python -m medbench {line}" for line in examples.strip().splitlines())
-    return app.command(epilog=f"\b\nExamples:\n{lines}")
+    return app.command(epilog=_examples(examples))
 
 
 # --------------------------------------------------------------------------------------------- commands

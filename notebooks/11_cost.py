@@ -133,7 +133,8 @@ mb.plots.curves(by_size[by_size.model != "resnet50"], "side_px", "times_none", h
 
 # %% [markdown]
 # At 112 px the mechanisms hardly differ, and Performer is even dearer than softmax attention: mixing is
-# {value}`11_cost:size.softmax.px112.mixing_share|.1%` of softmax's arithmetic. At 224 px it is {value}`11_cost:size.softmax.px224.mixing_share|.1%`, at 448 px
+# {value}`11_cost:size.softmax.px112.mixing_share|.1%` of softmax's arithmetic. At 224 px it is
+# {value}`11_cost:size.softmax.px224.mixing_share|.1%`, at 448 px
 # {value}`11_cost:size.softmax.px448.mixing_share|.1%`. An efficient mechanism is a tool for large images. Linformer
 # needs a second look: its projected length is capped, so it stays linear here; at the study's setting it grows with
 # the tokens and is quadratic after all.

@@ -276,7 +276,8 @@ check("saliency.randomisation", passes)
 # ````
 #
 # **An open question.** Lesions about as grey as the baseline get almost nothing from integrated gradients: there is no way to
-# go from the one to the other. Which baseline would you choose for them? The phantom could give you the healthy twin. What would a hospital take?
+# go from the one to the other. Which baseline would you choose for them? The phantom could give you the healthy twin. What
+# would a hospital take?
 #
 # ## Quiz
 #

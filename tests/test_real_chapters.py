@@ -1,4 +1,4 @@
-"""The book's own chapters run at the smallest size, through the book's commands and through plain papermill."""
+"""The book's own chapters run at the smallest size, by plain papermill."""
 
 import os
 import subprocess

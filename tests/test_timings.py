@@ -9,7 +9,7 @@ from medbench.book import timings
 
 def test_the_machine_has_a_line_for_every_known_fact():
     page = timings.machine_page({"cpu": {"name": "X", "flags": ["avx", "fma"], "quota": None}, "fingerprint": "f",
-                                   "state": {"load_1min": 0.123, "gpu": {"power_w": 5.0, "clock": None}}})
+                                 "state": {"load_1min": 0.123, "gpu": {"power_w": 5.0, "clock": None}}})
     assert page["this device"].to_dict() == {("cpu", "name"): "X", ("cpu", "flags"): "avx, fma",
                                              ("state", "load_1min"): "0.12", ("state", "gpu"): "power_w 5.00"}
 

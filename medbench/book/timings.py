@@ -1,4 +1,4 @@
-"""What chapter 12 shares with nobody but its tests: the machine, times and rooflines as records and as tables.
+"""What chapter 12 shows: the machine, times and rooflines, as records and as tables.
 
 What lives here, top to bottom: records of comparisons; the machine's facts; times; the roof over every timed model.
 """
