@@ -175,6 +175,18 @@ def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
     console.show(record_real_mri(seed=seed, device=device), form)
 
 
+@command("""ceiling
+ceiling --device cuda""")
+def ceiling(profile: Profile = "laptop", seed: Seed = 0, device: Device = "auto", form: Form = "table"):
+    """Train, score and record a ResNet-18 for long.
+
+    On the phantom, far longer than the models of chapter 10: how much of it can be learned at all. About half an hour
+    on two cores.
+    """
+    from .book.ceiling import record_ceiling
+    console.show(record_ceiling(profile=profile, seed=seed, device=device), form)
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
 def book(context: typer.Context):
     """Execute chapters, render the book.

@@ -153,8 +153,8 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict in words, with the difference in percentage points."""
-        side = {"better": "above", "worse": "below"}.get(self.verdict, "no different from")
-        gap = f"{self.first} lies {side} {self.second} in {self.quantity.replace('_', ' ')}"
+        stands = {"better": "lies above", "worse": "lies below", "tie": "is tied with"}[self.verdict]
+        gap = f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}"
         return (f"{gap}: {100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
                 f"{100 * self.high:+.1f}, {self.n} images, one run each).")
 

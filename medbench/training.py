@@ -41,7 +41,7 @@ class Run:
     """A trained model and how it came about.
 
     `prior` (k,): class frequencies behind its logits. `history`: one dict an epoch. `loaded`: it was trained before.
-    `images`: the fingerprint of the data.
+    `images`: the fingerprint of the data. `recipe_version`: of the code that trained it.
     """
 
     model: nn.Module
@@ -57,11 +57,12 @@ class Run:
     samples_seen: int = 0
     loaded: bool = False
     images: str = ""
+    recipe_version: int = RECIPE_VERSION
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What a record of this run carries: the run's own fingerprint, that of the images, the recipe's version."""
-        return {"run": self.fingerprint, "images": self.images, "recipe": str(RECIPE_VERSION)}
+        return {"run": self.fingerprint, "images": self.images, "recipe": str(self.recipe_version)}
 
     def rows(self) -> list[dict]:
         """Records: time, samples and the chosen epoch."""
@@ -112,7 +113,7 @@ def _filled(run: Run, info: dict, weights: dict) -> Run:
     """The run with what its folder tells."""
     run.model.load_state_dict(weights)
     run.model.eval()
-    for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen"):
+    for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen", "recipe_version"):
         setattr(run, name, info[name])
     return run
 

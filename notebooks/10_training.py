@@ -117,14 +117,14 @@ mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none
 # test images.
 
 # %%
-scores = {f"{t.name}": [] for t in trained}
+scores = {t.name: [] for t in trained}
 for t in trained:
     scores[t.name].append(mb.evaluate(t.logits, data.test, bootstrap=book.profile.bootstrap, seed=book.seed))
     mb.results.record(t.experiment, scores[t.name][-1], t.run, to=book.results, seed=t.experiment.training.seed)
 shortcuts = mb.baselines.shortcut_scores(data, bootstrap=book.profile.bootstrap)
 for name, score in shortcuts.items():
     mb.results.record(f"phantom.{name}", score, to=book.results, data="phantom")
-benchmark.score_table(scores | shortcuts)
+benchmark.score_table(scores | {name: [score] for name, score in shortcuts.items()})
 
 # %% [markdown]
 # Balanced accuracy and AUROC count each class the same. The other three, AUPRC, MCC and top-1, depend on how frequent the
@@ -154,8 +154,7 @@ comparisons = benchmark.compare_all(trained, data, bootstrap=book.profile.bootst
 mb.plots.forest(benchmark.differences(comparisons), xlabel="balanced accuracy minus that of softmax (percentage points)");
 
 # %%
-for c in comparisons:
-    mb.results.record(f"compare.{c.first}", c, to=book.results, data="phantom")
+benchmark.record_all("compare", comparisons, book.results)
 mb.results.record("compare.all", {"quantity": "detectable_difference", "value": benchmark.detectable(comparisons),
                                   "unit": "percentage point", "n": len(data.test)}, to=book.results)
 print("\n".join(c.sentence for c in comparisons))
@@ -175,8 +174,7 @@ print("\n".join(c.sentence for c in comparisons))
 # %%
 leader = max(scores, key=lambda name: scores[name][0].balanced_accuracy.value)
 behind = benchmark.compare_all(trained, data, reference=leader, bootstrap=book.profile.bootstrap)
-for c in behind:
-    mb.results.record(f"behind.{c.first}", c, to=book.results, data="phantom")
+benchmark.record_all("behind", behind, book.results)
 print(f"{leader} leads; tied with it: {', '.join(c.first for c in behind if c.verdict == 'tie') or 'nobody'}")
 
 # %% [markdown]
@@ -189,8 +187,7 @@ print(f"{leader} leads; tied with it: {', '.join(c.first for c in behind if c.ve
 # %%
 beside_cnn = [c for c in benchmark.compare_all(trained, data, reference="resnet50", bootstrap=book.profile.bootstrap)
               if c.first in mb.config.MECHANISMS]
-for c in beside_cnn:
-    mb.results.record(f"cnn.{c.first}", c, to=book.results, data="phantom")
+benchmark.record_all("cnn", beside_cnn, book.results)
 print("\n".join(c.sentence for c in beside_cnn))
 
 # %% [markdown]
@@ -201,8 +198,7 @@ print("\n".join(c.sentence for c in beside_cnn))
 
 # %% mystnb={"image": {"alt": "Gain of each mechanism over the control without mixing in percentage points of balanced accuracy, with 95 percent intervals."}}
 gains = benchmark.compare_all(trained, data, reference="none", bootstrap=book.profile.bootstrap)
-for c in gains:
-    mb.results.record(f"gain.{c.first}", c, to=book.results, data="phantom")
+benchmark.record_all("gain", gains, book.results)
 mb.results.record("gain.all", benchmark.worth(gains), to=book.results, data="phantom")
 mb.plots.forest(benchmark.differences(gains), xlabel="balanced accuracy minus that of none (percentage points)");
 

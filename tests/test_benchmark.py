@@ -24,11 +24,12 @@ def experiments(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_models_trained_side_by_side_are_those_trained_alone(experiments, tmp_path):
     data = mb.load_data(experiments[0].data, show=False)
-    benchmark.train_together(experiments)
-    for exp in experiments:
+    told = benchmark.train_together(experiments)
+    for exp, logits in zip(experiments, told, strict=True):
         beside = training.fit(mb.build_model(exp.model), data, exp.training, progress=False)
         alone = training.fit(mb.build_model(exp.model), data, exp.training, cache=tmp_path / "alone", progress=False)
         assert beside.loaded and not alone.loaded and beside.fingerprint == alone.fingerprint
+        np.testing.assert_allclose(logits, training.predict(alone.model, data.test), rtol=1e-4, atol=1e-5)
         weights = alone.model.state_dict()
         assert all(torch.equal(value, weights[name]) for name, value in beside.model.state_dict().items())
 
@@ -43,7 +44,7 @@ def test_a_training_that_fails_beside_others_says_why(experiments):
 def test_one_at_a_time_where_there_is_no_second_core(experiments, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 1)
     monkeypatch.setattr(benchmark, "ProcessPoolExecutor", None)          # would fail if it were called
-    benchmark.train_together(experiments)
+    assert benchmark.train_together(experiments) == [None, None]
 
 
 def test_scores_are_tabled_with_their_intervals_best_first(experiments):
@@ -51,7 +52,7 @@ def test_scores_are_tabled_with_their_intervals_best_first(experiments):
     trained = benchmark.train_all(experiments[:1], data)
     right = torch.nn.functional.one_hot(torch.as_tensor(data.test.labels), 10).double().numpy() * 20
     scores = {"model": [mb.evaluate(trained[0].logits, data.test, bootstrap=20)],
-              "oracle": mb.evaluate(right, data.test, bootstrap=20)}
+              "oracle": [mb.evaluate(right, data.test, bootstrap=20)]}
     table = benchmark.score_table(scores)
     assert list(table.index) == ["oracle", "model"]
     assert table.loc["oracle", "balanced accuracy"].startswith("1.000 [1.0")
@@ -84,7 +85,7 @@ def test_the_classes_most_often_confused():
 def test_real_images_beside_the_phantom():
     def scores(value):
         return SimpleNamespace(balanced_accuracy=SimpleNamespace(value=value))
-    phantom = {"softmax": scores(0.8), "xca": [scores(0.9)], "none": scores(0.7)}
+    phantom = {"softmax": [scores(0.8)], "xca": [scores(0.9)], "none": [scores(0.7)]}
     real = pd.DataFrame({"model": ["softmax", "xca", "none", None], "quantity": "balanced_accuracy",
                          "value": [0.75, 0.7, 0.72, 0.9], "low": [0.73, 0.66, 0.7, 0.8], "high": [0.77, 0.74, 0.74, 1]})
     assert benchmark.beside_phantom(real, phantom)["text"] == (

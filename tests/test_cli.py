@@ -86,7 +86,7 @@ def shrunk(example: str, run: str) -> list[str]:
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
-    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "real-mri", "book")
+    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "real-mri", "ceiling", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
@@ -95,7 +95,7 @@ def test_help_lists_the_commands_and_each_has_examples(capsys):
     assert "Examples:\n    python -m medbench train" in overview
 
 
-@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith(("book", "real-mri"))])
+@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith(("book", "real-mri", "ceiling"))])
 def test_every_example_runs(capsys, example, run):
     printed = succeeds(capsys, *shrunk(example, run))
     assert printed or "--out" in example
@@ -280,6 +280,16 @@ def test_real_mri_is_scored_and_recorded(capsys, place, monkeypatch):
     table = table[table.chapter == real.REAL]
     assert set(table.source) == {real.SOURCE} and str(place) not in "".join(table.name)
     assert {"balanced_accuracy", "images", "training_seconds"} <= set(table.quantity)
+
+
+def test_the_ceiling_is_recorded(capsys, place, monkeypatch):
+    from medbench.book import ceiling
+    monkeypatch.setattr(ceiling, "EPOCHS", 1)
+    assert "resnet18" in succeeds(capsys, "ceiling", "--profile", "smoke", "--device", "cpu")
+    table = results.load(results.results_root())
+    table = table[table.chapter == ceiling.CHAPTER].set_index("name")
+    assert table.loc["phantom.resnet18.samples_seen"].value == 160 and set(table.profile) == {"smoke"}
+    assert 0 <= table.loc["phantom.resnet18.balanced_accuracy"].value <= 1
 
 
 def test_real_mri_says_where_to_put_the_data(capsys, monkeypatch):

@@ -34,5 +34,5 @@ def test_the_conclusion_follows_from_the_verdicts():
     rows = [{"model": name, "context": {"verdict": verdict}}
             for name, verdict in (("xca", "worse"), ("none", "tie"), ("window", "worse"), ("linformer", "tie"))]
     text = pointing.conclusion(rows)["text"]
-    assert "is below it for xca, window; tied with it for none, linformer. Of 4 comparisons" in text
+    assert ": xca, window below it; none, linformer tied with it. Of 4 comparisons" in text
     assert "above" not in text

@@ -261,6 +261,12 @@ def test_every_model_of_the_edition_learned_and_none_less(shown):
         assert found[f"gain.{name}.balanced_accuracy_difference"].low > 0, name
 
 
+def test_the_phantom_can_be_learned_far_better_by_who_sees_it_longer(shown):
+    found = shown("10_ceiling")["phantom.resnet18.balanced_accuracy"]
+    same = shown("10_training")["phantom.softmax.balanced_accuracy"].fingerprints["images"]
+    assert found.value >= 0.90 and found.fingerprints["images"] == same
+
+
 def test_shortcuts_of_the_edition_s_images_stay_low(shown):
     found = shown("10_training")
     assert found["phantom.intensity_statistics.macro_auroc"].value <= 0.65

@@ -22,7 +22,7 @@ from ..checks import one_of
 from ..files import environment, progress
 from ..models import build_model
 from ..training import Run, fit, predict
-from .tables import of_one_device, with_interval
+from .tables import in_words, of_one_device, with_interval
 
 REAL = "10_real"                                               # where the records of real MRI are kept
 GIGABYTE = 2**30
@@ -50,24 +50,25 @@ def train_all(experiments, data) -> list[Trained]:
     Args: `experiments` of the same data; `data` from `load_data`.
     """
     found = []
-    train_together(experiments)
-    for exp in experiments:
+    for exp, logits in zip(experiments, train_together(experiments), strict=True):
         run = fit(build_model(exp.model), data, exp.training)
-        found.append(Trained(exp, run, predict(run.model, data.test)))
+        found.append(Trained(exp, run, predict(run.model, data.test) if logits is None else logits))
     return found
 
 
-def train_together(experiments) -> None:
+def train_together(experiments) -> list:
     """Train what is not finished, each in a process of its own, as many at a time as there are cores for their threads.
 
+    Returns: the logits (n, k) on the test set of each; None of each where nothing can run side by side, on a GPU or one
+        core: then nothing is done here.
     Why: small models leave a second thread half idle. On two cores softmax attention trains on 201 images a second with
     one thread and on 270 with two; two models at a time make 400. The processes keep the memory that they free, in huge
-    pages: without that a step of softmax attention takes 63 ms, with it 58. On a GPU nothing is done here.
+    pages: without that a step of softmax attention takes 63 ms, with it 58.
     """
     training = recipe.resolve(experiments[0].training)
     at_a_time = machine.cores() // training.threads if training.device == "cpu" else 1
     if min(at_a_time, len(experiments)) < 2:
-        return
+        return [None] * len(experiments)
     processes = {"mp_context": get_context("spawn"), "initializer": _end_with, "initargs": (os.getpid(),)}
     with environment(GLIBC_TUNABLES=KEEP_MEMORY), ProcessPoolExecutor(at_a_time, **processes) as pool:
         jobs = [pool.submit(_train, exp) for exp in experiments]
@@ -75,6 +76,7 @@ def train_together(experiments) -> None:
             for job in as_completed(jobs):
                 job.result()
                 bar.update()
+        return [job.result() for job in jobs]
 
 
 def _end_with(parent: int) -> None:
@@ -86,9 +88,12 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train(exp: config.Experiment) -> None:
-    """One training, in its own process; the run is left in the cache."""
-    fit(build_model(exp.model), data_module.load_data(exp.data), exp.training, progress=False)
+def _train(exp: config.Experiment) -> np.ndarray:
+    """One training, in its own process; the run is left in the cache, its logits on the test set come back."""
+    data = data_module.load_data(exp.data)
+    run = fit(build_model(exp.model), data, exp.training, progress=False)
+    with recipe.threads(run.training.threads):
+        return predict(run.model, data.test)
 
 
 def by_name(trained) -> dict[str, list[Trained]]:
@@ -113,6 +118,12 @@ def compare_all(trained, data, *, reference: str = "softmax", quantity: str = "b
             for name, one in first.items() if name != reference]
 
 
+def record_all(prefix: str, comparisons, to) -> None:
+    """Record comparisons on the phantom as `<prefix>.<model>.*`."""
+    for c in comparisons:
+        results.record(f"{prefix}.{c.first}", c, to=to, data="phantom")
+
+
 def detectable(comparisons, power: float = 0.8) -> float:
     """The difference that such intervals would tell from 0 with this power, in percentage points, on average."""
     z = NormalDist().inv_cdf
@@ -124,22 +135,20 @@ def worth(gains) -> dict:
 
     Args: `gains` comparisons of every model with the control; only those of mechanisms count.
     """
-    found = {verdict: [c.first for c in gains if c.verdict == verdict and c.first in config.MECHANISMS]
-             for verdict in ("better", "tie", "worse")}
-    words = {"better": "scored above it", "tie": "tied with it", "worse": "scored below it"}
-    parts = [f"{', '.join(names)} {words[verdict]}" for verdict, names in found.items() if names]
+    said = in_words({c.first: c.verdict for c in gains if c.first in config.MECHANISMS},
+                    {"better": "scored above it", "tie": "tied with it", "worse": "scored below it"})
     return {"quantity": "conclusion", "value": None, "unit": "1",
-            "text": f"Against the control without mixing, in these runs: {'; '.join(parts)}."}
+            "text": f"Against the control without mixing, in these runs: {said}."}
 
 
 def beside_phantom(real, scores) -> dict:
     """What real MRI says of the phantom's order, as a row with a computed sentence.
 
-    Args: `real` rows of `results.load()`; `scores` {name: Scores or a list of them} on the phantom.
+    Args: `real` rows of `results.load()`; `scores` {name: list of Scores, one a run} on the phantom.
     """
     found = real[(real.quantity == "balanced_accuracy") & real.model.notna()].set_index("model")
     there = list(found.value.sort_values(ascending=False).index)
-    here = sorted(there, key=lambda name: -_first(scores[name]).balanced_accuracy.value)
+    here = sorted(there, key=lambda name: -scores[name][0].balanced_accuracy.value)
     parts = [f"{here[0]}, first on the phantom, is number {there.index(here[0]) + 1} of {len(there)} on real MRI",
              f"{there[0]}, first on real MRI, is number {here.index(there[0]) + 1} on the phantom"]
     best, control = found.loc[there[0]], found.loc[config.CONTROL]
@@ -148,10 +157,6 @@ def beside_phantom(real, scores) -> dict:
     mixing = "overlaps that of" if best.low <= control.high else "lies below that of"
     return {"quantity": "conclusion", "value": None, "unit": "1",
             "text": f"{'; '.join(parts)}. {overlap}; that of the control without mixing {mixing} {there[0]}."}
-
-
-def _first(scores):
-    return scores[0] if isinstance(scores, list) else scores
 
 
 def differences(comparisons):
@@ -165,13 +170,12 @@ def differences(comparisons):
 def score_table(named_scores, quantities=("balanced_accuracy", "macro_auroc", "macro_auprc", "mcc", "top1"), digits=3):
     """Scores with their 95 % intervals, one row a model or baseline, the best balanced accuracy on top.
 
-    Args: `named_scores` {name: Scores or list of Scores}; of a list, one a run, the mean of the values is shown with
-        the mean of the interval's ends.
+    Args: `named_scores` {name: list of Scores, one a run}; the mean of the values is shown with the mean of the
+        intervals' ends.
     """
     import pandas as pd
     rows = {}
-    for name, scores in named_scores.items():
-        runs = scores if isinstance(scores, list) else [scores]
+    for name, runs in named_scores.items():
         rows[name] = {q: _interval([run.overall[q] for run in runs], digits) for q in quantities}
         rows[name]["_order"] = np.mean([run.balanced_accuracy.value for run in runs])
     table = pd.DataFrame(rows).T.sort_values("_order", ascending=False).drop(columns="_order")

@@ -12,7 +12,7 @@ from ..models import build_model
 from ..training import fit
 from ..viewing import bootstrap_means, mean_interval
 from .mechanism import experiment
-from .tables import with_interval
+from .tables import in_words, with_interval
 
 CHEAP = ("gradient",)                                  # methods that explain many images in seconds
 METHODS = ("gradient", "smooth_grad", "integrated_gradients", "occlusion")
@@ -117,14 +117,11 @@ def paired(found: dict, quantity: str, method: str, reference: str = "softmax") 
 
 def conclusion(rows: list[dict]) -> dict:
     """What the paired differences say of the study's claim, as a row with a computed sentence."""
-    found = {word: [row["model"] for row in rows if row["context"]["verdict"] == word] for word in ("worse", "better")}
-    said = [f"{words} it for {', '.join(found[word])}" for word, words in (("worse", "below"), ("better", "above"))
-            if found[word]]
-    tied = [row["model"] for row in rows if row["context"]["verdict"] == "tie"]
-    said += [f"tied with it for {', '.join(tied)}"] if tied else []
-    return {"quantity": "conclusion", "value": None, "unit": "1",
-            "text": f"In these runs the mass of gradient maps inside the lesion, against that of softmax attention, is "
-                    f"{'; '.join(said)}. Of {len(rows)} comparisons, one whose interval ends near zero can be chance."}
+    said = in_words({row["model"]: row["context"]["verdict"] for row in rows},
+                    {"worse": "below it", "better": "above it", "tie": "tied with it"})
+    text = (f"By the mass of gradient maps inside the lesion, against softmax attention, in these runs: {said}. "
+            f"Of {len(rows)} comparisons, one whose interval ends near zero can be chance.")
+    return {"quantity": "conclusion", "value": None, "unit": "1", "text": text}
 
 
 def twin_agreement(maps: saliency.Maps, split, positions, config_data) -> list[dict]:

@@ -1,4 +1,4 @@
-"""What the tables of several chapters share: whose records they show, and how a number with its interval is written."""
+"""What several chapters share: whose records they show, how a number with its interval and how verdicts are written."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def with_interval(value, low, high, digits: int) -> str:
         return "-"
     text = f"{value:.{digits}f}"
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if known(low) and known(high) else text
+
+
+def in_words(verdicts: dict[str, str], words: dict[str, str]) -> str:
+    """Who got which verdict, as a clause: `performer, xca scored above it; linformer tied with it`.
+
+    Args: `verdicts` {name: verdict}; `words` {verdict: what is said of those names}, in the order of the clause.
+    """
+    parts = {said: ", ".join(name for name, found in verdicts.items() if found == verdict)
+             for verdict, said in words.items()}
+    return "; ".join(f"{names} {said}" for said, names in parts.items() if names)

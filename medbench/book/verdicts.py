@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .. import config, results
 from ..config import MECHANISMS
 from .mechanism import recorded
-from .tables import with_interval
+from .tables import in_words, with_interval
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,10 @@ def claims(found: Evidence) -> list[dict]:
 def _beside_the_cnn(found: Evidence) -> str:
     """Which mechanisms scored above the small ResNet, which below it, and whether the claim holds."""
     verdict = {m: found.need(f"cnn.{m}.balanced_accuracy_difference").verdict for m in MECHANISMS}
-    words = {"better": "scored above the small ResNet", "worse": "scored below the small ResNet",
-             "tie": "tied with the small ResNet"}
-    said = [f"{', '.join(names)} {text}" for word, text in words.items()
-            if (names := [m for m in MECHANISMS if verdict[m] == word])]
+    said = in_words(verdict, {"better": "scored above the small ResNet", "worse": "scored below the small ResNet",
+                              "tie": "tied with the small ResNet"})
     holds = "the claim holds" if set(verdict.values()) == {"better"} else "the claim does not hold for all"
-    return f"Here, in these runs, {'; '.join(said)}: {holds}."
+    return f"Here, in these runs, {said}: {holds}."
 
 
 def elsewhere(found: Evidence) -> list[str]:
