@@ -246,10 +246,10 @@ pd.DataFrame({name: {"with the prior taken out": scores[name][0].balanced_accura
 # ## Real MRI: three tumour classes
 #
 # Does the code work on real images? `brain-tumor-mri` {cite}`cheng2017` has T1-weighted slices after contrast of three
-# kinds of tumour, from 233 patients of two hospitals, under CC BY 4.0. The same eight models were trained on it, at the
-# same size, on as many images as above, so that each image is seen many times. Learning rate and shifts differ from the
-# recipe above; they were chosen on validation images, for all models alike. This table is rendered from records: the
-# images themselves are not part of the book.
+# kinds of tumour, from 233 patients of two hospitals, under CC BY 4.0. The same eight models were trained on it, at
+# the same size, on as many images as above, so that each image is seen many times. Learning rate, batches and shifts
+# differ from the recipe above; they were chosen on validation images, for all models alike. This table is rendered
+# from records: the images themselves are not part of the book.
 
 # %%
 real = benchmark.real_records(book.device)
