@@ -64,9 +64,8 @@ mb.results.record("verdict", winner, to=book.results)
 print(winner["text"])
 
 # %% [markdown]
-# {sentence}`14_results:verdict.winner`
-#
-# This sentence is computed from the comparisons of chapter 10. On your device it may read otherwise.
+# This sentence is computed from the comparisons of chapter 10. On your device it may read otherwise. A lead in one run is
+# a fact about that run.
 #
 # ## Each mechanism in one sentence
 
