@@ -14,7 +14,7 @@ import typer
 
 from . import commands, console, results, saliency
 from .checks import one_of
-from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS
+from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
 
 NOTICE = "For research and teaching, not for clinical use."
 
@@ -149,6 +149,24 @@ def latency(model: Models = ("all",), preset: Preset = "paper", setting: Setting
     """
     models = commands.build(commands.model_names(model), preset, setting, 10, console.assignments(set))
     console.show(commands.latency(models, batch, rounds, seconds, device, record or None), form)
+
+
+@command("""peers
+peers --mechanism xca,window --batch 1 --seconds 3 --record 12_peers""")
+def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="NAMES", help="several with commas; by "
+                                                  "default all six")] = (),
+          batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
+          seconds: Annotated[float, _option("--seconds", min=0.1, help="for each contest")] = 6.0, record: Chapter = "",
+          form: Form = "table"):
+    """Time our layers beside other people's.
+
+    On the CPU: the same mechanism, the same shapes, weights copied where they fit, each pair in one interleaved run.
+    ratio is our time over theirs.
+    """
+    names = [name for part in mechanism for name in part.split(",") if name] or MECHANISMS
+    for name in names:
+        one_of("mechanism", name, MECHANISMS)
+    console.show(commands.peers(names, batch, seconds, record or None), form)
 
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png

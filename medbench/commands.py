@@ -207,6 +207,22 @@ def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, 
     return found.frame().to_dict("records")
 
 
+def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict]:
+    """Our layers beside other people's, one row a contest; a note on standard error for each peer that is missing."""
+    from . import peers as others
+    for peer in others.PEERS:
+        if peer.mechanism in mechanisms and not others.installed(peer):
+            print(f"{peer.name}: not installed; pip install {peer.package}", file=sys.stderr)
+    to, rows = results.here(chapter, "cpu") if chapter else None, []
+    for contest in others.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
+        rows.append(contest.row())
+        done = (str(rows[-1][key]) for key in ("mechanism", "peer", "shape", "batch", "dtype", "pass", "verdict"))
+        print(" ".join(done), file=sys.stderr)
+        if to:
+            results.record(f"peers.{contest.peer.mechanism}.{others.slug(contest.peer)}", contest, to=to)
+    return rows
+
+
 def _about(config) -> dict:
     return {"preset": config.preset, "setting": config.setting, "num_classes": config.num_classes,
             "img_size": list(config.img_size)}

@@ -14,6 +14,7 @@ import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from . import latency
 from .attention import ATTENTION
 from .checks import one_of
 
-SHAPES = {"stage 1": (1024, 96, 3), "stage 3": (64, 384, 12)}       # tokens N, channels C, heads h of the large pyramid
+OURS = "medbench"
+SHAPES = {"stage1": (1024, 96, 3), "stage3": (64, 384, 12)}         # tokens N, channels C, heads h of the large pyramid
 SAME = 1e-5                                                         # largest error / largest output, in float64
 
 
@@ -194,21 +196,91 @@ def pair(peer: Peer, shape: tuple[int, int, int], seed: int = 0, **options) -> t
         got, wanted = copy.deepcopy(theirs).double()(x), copy.deepcopy(ours).double()(x)
     error = float((got - wanted).abs().max() / wanted.abs().max())
     if not peer.differs and error > SAME:
-        raise ValueError(f"{peer.name} of {peer.package} differs from our {peer.mechanism} by {error:.2g} of its largest "
-                         f"value; wanted {SAME:g}")
+        raise ValueError(f"{peer.name} of {peer.package} differs from our {peer.mechanism} by {error:.2g} of the "
+                         f"largest output; wanted at most {SAME:g}")
     return ours, theirs
 
 
-def compare(peer: Peer, shape: tuple[int, int, int], batch: int = 1, dtype: str = "float32", backward: bool = False,
-            seed: int = 0, options: dict | None = None, **protocol) -> latency.Comparison:
-    """Ours and theirs in one interleaved run; `medbench` is the reference, so a ratio above one means ours is quicker.
+@dataclass(frozen=True)
+class Contest:
+    """Ours against theirs on one shape: `found` has both timings, theirs as the reference; `ours` over `theirs` is
+    `found["medbench"].ratio`, and its verdict speaks of ours."""
 
-    Args: `shape` `(N, C, h)`; `dtype` of weights and tokens; `backward`: forward and backward; `protocol` as for
+    peer: Peer
+    shape: str
+    backward: bool
+    found: latency.Comparison
+
+    def row(self) -> dict:
+        """One line of the table: milliseconds of both, ours over theirs with its interval, the verdict."""
+        ours, theirs = self.found[OURS], self.found[self.peer.name]
+        known = {"ratio": ours.ratio, "ratio_low": ours.ratio_low, "ratio_high": ours.ratio_high}
+        return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
+                "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
+                "ours_ms": _ms(ours.median), "theirs_ms": _ms(theirs.median), **known, "floor": self.found.floor,
+                "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
+
+    def rows(self) -> list[dict]:
+        """Records: the ratio with its interval and verdict, the time of both with the raw calls."""
+        line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
+        suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
+        context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
+        context |= {"package": self.peer.package, "version": metadata.version(self.peer.package),
+                    "verdict": line["verdict"], "floor": line["floor"]}
+        rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
+        rows += [{"quantity": name, "value": _ms(t.median), "low": _ms(t.low), "high": _ms(t.high), "unit": "ms",
+                  "n": t.n} for name, t in (("ours", ours), ("theirs", theirs))]
+        why = ours.reason or theirs.reason or "not timed"
+        return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})
+                for row in rows]
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
+
+
+def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", backward: bool = False, seed: int = 0,
+            **protocol) -> Contest:
+    """Ours and theirs in one interleaved run.
+
+    Args: `shape` one of `SHAPES`; `dtype` of weights and tokens; `backward`: forward and backward; `protocol` as for
         `latency.compare`.
+    Returns: `Contest`. Raises: as `pair`, and ValueError for an unknown shape.
     """
-    ours, theirs = pair(peer, shape, seed, **(options or {}))
-    models = {"medbench": _candidate(ours, dtype, backward), peer.name: _candidate(theirs, dtype, backward)}
-    return latency.compare(models, (batch, *shape[:2]), **protocol)
+    one_of("shape", shape, tuple(SHAPES))
+    size = SHAPES[shape]
+    ours, theirs = pair(peer, size, seed)
+    models = {peer.name: _candidate(theirs, dtype, backward), OURS: _candidate(ours, dtype, backward)}
+    return Contest(peer, shape, backward, latency.compare(models, (batch, *size[:2]), seed=seed, **protocol))
+
+
+def slug(peer: Peer) -> str:
+    """The peer's name as part of a record's name."""
+    return peer.name.lower().replace(".", "-")
+
+
+def installed(peer: Peer) -> bool:
+    """Whether the peer's package is there."""
+    try:
+        return bool(metadata.version(peer.package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 6.0,
+             **protocol):
+    """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
+    backward at the largest. Peers that are not installed are left out.
+
+    Args: `seconds` for each contest; the rest as `compare`.
+    """
+    passes = [(batch, False) for batch in batches] + [(max(batches), True)]
+    for peer in PEERS:
+        if peer.mechanism in mechanisms and installed(peer):
+            for shape in SHAPES:
+                for dtype in dtypes:
+                    for batch, backward in passes:
+                        yield compare(peer, shape, batch, dtype, backward, seconds=seconds, **protocol)
 
 
 def _candidate(layer: nn.Module, dtype: str, backward: bool) -> latency.Candidate:

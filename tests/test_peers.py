@@ -1,0 +1,64 @@
+"""Other people's layers: where they say to compute the same, they do, and a contest is recorded as it was timed."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from medbench import peers, results
+
+TINY = {"tiny": (64, 12, 3)}
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda peer: f"{peer.mechanism}-{peer.name}")
+def test_a_peer_takes_our_weights_and_computes_the_same_unless_it_says_how_it_differs(peer):
+    assert peers.installed(peer)
+    for options in ({}, {"layer_index": 1, "window_size": 4}) if peer.mechanism == "window" else ({},):
+        ours, theirs = peers.pair(peer, TINY["tiny"], **options)
+        x = torch.randn(2, *TINY["tiny"][:2], dtype=torch.float64)
+        error = (ours.double()(x) - theirs.double()(x)).abs().max() / ours(x).abs().max()
+        assert (error > 1e-4) if peer.differs else (error < 1e-12), float(error)
+
+
+def test_a_peer_that_only_says_to_be_the_same_is_not_timed():
+    liar = next(peer for peer in peers.PEERS if peer.mechanism == "fastformer")
+    with pytest.raises(ValueError, match="differs from our fastformer by .* wanted at most 1e-05"):
+        peers.pair(dataclasses.replace(liar, differs=""), TINY["tiny"])
+
+
+def test_weights_of_theirs_that_nothing_fills_are_named():
+    with pytest.raises(ValueError, match="Linear has bias, which nothing of ours fills"):
+        peers._copy(torch.nn.Linear(2, 2), {"weight": torch.eye(2)})
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_contest_is_recorded_as_it_was_timed(backward, monkeypatch, tmp_path):
+    monkeypatch.setattr(peers, "SHAPES", TINY)
+    peer = next(peer for peer in peers.PEERS if (peer.mechanism, peer.name) == ("xca", "timm"))
+    found = peers.compare(peer, "tiny", 2, "bfloat16", backward, rounds=2, seconds=1, device="cpu")
+    line = found.row()
+    assert line["ours_ms"] > 0 and line["theirs_ms"] > 0 and line["verdict"] == "inconclusive"  # two rounds
+    assert found.found["medbench"].error < 0.1
+    made = results.record("peers.xca.timm", found, to=tmp_path / "here" / "12_peers.json")
+    names = [record.name for record in made]
+    end = "tiny.b2.bfloat16.both" if backward else "tiny.b2.bfloat16.forward"
+    assert names == [f"peers.xca.timm.{name}.{end}" for name in ("ratio", "ours", "theirs")]
+    assert made[0].value == line["ratio"] and made[0].context["version"]
+
+
+def test_backward_reaches_the_weights(monkeypatch):
+    peer = peers.PEERS[0]
+    ours, _ = peers.pair(peer, TINY["tiny"])
+    run = peers._candidate(ours, "float32", True)
+    with torch.inference_mode():
+        run.run(torch.randn(1, 64, 12))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.module.parameters())
+
+
+def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
+    monkeypatch.setattr(peers, "SHAPES", TINY)
+    asked = []
+    monkeypatch.setattr(peers, "compare", lambda peer, *what, **protocol: asked.append((peer.name, *what)))
+    list(peers.contests(["xca"], (1, 4), ("float32",)))
+    assert asked == [(name, "tiny", batch, "float32", both) for name in ("timm", "vit-pytorch")
+                     for batch, both in ((1, False), (4, False), (4, True))]
