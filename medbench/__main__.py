@@ -1,4 +1,4 @@
-"""The command line: `python -m medbench train|evaluate|predict|cost|latency|explain|book`.
+"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|explain|book`.
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
@@ -156,8 +156,8 @@ peers --mechanism xca,window --batch 1 --seconds 3 --record 12_peers""")
 def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="NAMES", help="several with commas; by "
                                                   "default all six")] = (),
           batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
-          seconds: Annotated[float, _option("--seconds", min=0.1, help="for each contest")] = 6.0, record: Chapter = "",
-          form: Form = "table"):
+          seconds: Annotated[float, _option("--seconds", min=0.1, help="for each contest")] = 20.0,
+          record: Chapter = "", form: Form = "table"):
     """Time our layers beside other people's.
 
     On the CPU: the same mechanism, the same shapes, weights copied where they fit, each pair in one interleaved run.

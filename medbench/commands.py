@@ -1,7 +1,7 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
 What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
-images; costs and latency. Every function checks all of its input before it starts to work.
+images; costs, latency and other people's layers. Every function checks all of its input before it starts to work.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
     from . import peers as others
     for peer in others.PEERS:
         if peer.mechanism in mechanisms and not others.installed(peer):
-            print(f"{peer.name}: not installed; pip install {peer.package}", file=sys.stderr)
+            print(f"{peer.name}: not installed; pip install .[peers]", file=sys.stderr)
     to, rows = results.here(chapter, "cpu") if chapter else None, []
     for contest in others.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
         rows.append(contest.row())

@@ -267,7 +267,7 @@ def installed(peer: Peer) -> bool:
         return False
 
 
-def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 6.0,
+def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0,
              **protocol):
     """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
     backward at the largest. Peers that are not installed are left out.

@@ -16,6 +16,7 @@ from medbench import commands, console, results
 from medbench.__main__ import app, main
 from medbench.config import ALL_MODELS, MODELS
 
+LONG = ("book", "real-mri", "ceiling", "peers")                          # whose examples take minutes or hours
 TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
@@ -86,7 +87,7 @@ def shrunk(example: str, run: str) -> list[str]:
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
-    names = ("train", "evaluate", "predict", "cost", "latency", "explain", "real-mri", "ceiling", "book")
+    names = ("train", "evaluate", "predict", "cost", "latency", "peers", "explain", "real-mri", "ceiling", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
@@ -95,7 +96,7 @@ def test_help_lists_the_commands_and_each_has_examples(capsys):
     assert "Examples:\n    python -m medbench train" in overview
 
 
-@pytest.mark.parametrize("example", [e for e in examples() if not e.startswith(("book", "real-mri", "ceiling"))])
+@pytest.mark.parametrize("example", [e for e in examples() if e.split()[0] not in LONG])
 def test_every_example_runs(capsys, example, run):
     printed = succeeds(capsys, *shrunk(example, run))
     assert printed or "--out" in example
@@ -280,6 +281,18 @@ def test_real_mri_is_scored_and_recorded(capsys, place, monkeypatch):
     table = table[table.chapter == real.REAL]
     assert set(table.source) == {real.SOURCE} and str(place) not in "".join(table.name)
     assert {"balanced_accuracy", "images", "training_seconds"} <= set(table.quantity)
+
+
+def test_peers_are_timed_beside_ours_and_recorded(capsys, monkeypatch):
+    from medbench import peers
+    monkeypatch.setattr(peers, "SHAPES", {"tiny": (16, 12, 3)})
+    monkeypatch.setattr(peers, "installed", lambda peer: peer.package == "timm")
+    asked = "--mechanism xca --batch 1 --seconds 0.1 --record 12_peers --format csv".split()
+    printed = succeeds(capsys, "peers", *asked)
+    assert printed.count("xca,timm,tiny,1,") == 4                        # two dtypes, forward and both passes
+    names = set(results.load(results.results_root()).name)
+    assert "peers.xca.timm.ratio.tiny.b1.float32.forward" in names
+    assert "mechanism is 'xcit'; allowed: 'softmax'" in fails(capsys, "peers", "--mechanism", "xcit")
 
 
 def test_the_ceiling_is_recorded(capsys, place, monkeypatch):
