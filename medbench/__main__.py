@@ -163,9 +163,7 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
     On the CPU: the same mechanism, the same shapes, weights copied where they fit, each pair in one interleaved run.
     ratio is our time over theirs.
     """
-    names = [name for part in mechanism for name in part.split(",") if name] or MECHANISMS
-    for name in names:
-        one_of("mechanism", name, MECHANISMS)
+    names = commands.listed(mechanism, "mechanism", MECHANISMS) or MECHANISMS
     console.show(commands.peers(names, batch, seconds, record or None), form)
 
 
@@ -198,8 +196,8 @@ ceiling --device cuda""")
 def ceiling(profile: Profile = "laptop", seed: Seed = 0, device: Device = "auto", form: Form = "table"):
     """Train, score and record a ResNet-18 for long.
 
-    On the phantom, far longer than the models of chapter 10: how much of it can be learned at all. About half an hour
-    on two cores.
+    On the phantom, far longer than the models of chapter 10: how much of it can be learned at all. About forty
+    minutes on two cores.
     """
     from .book.ceiling import record_ceiling
     console.show(record_ceiling(profile=profile, seed=seed, device=device), form)

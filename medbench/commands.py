@@ -20,7 +20,7 @@ from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
 from .data import load_data, read_image, to_input
 from .files import cache_dir, read_json, write_json
-from .machine import resolve_device
+from .machine import resolve_device, slug
 from .models import build_model
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
@@ -28,11 +28,17 @@ EXPERIMENT = "experiment.json"                       # beside run.json: the data
 
 
 # --------------------------------------------------------------------------------------------- names
-def model_names(given: list[str]) -> list[str]:
-    """Models in the order they were asked for, each once; `all` stands for the seven."""
+def listed(given: list[str], what: str, allowed: tuple[str, ...]) -> list[str]:
+    """The names in options that may hold several with commas, each checked; `what` they are is for the error."""
     names = [name.strip() for part in given for name in part.split(",") if name.strip()]
     for name in names:
-        one_of("model name", name, (*ALL_MODELS, "all"))
+        one_of(what, name, allowed)
+    return names
+
+
+def model_names(given: list[str]) -> list[str]:
+    """Models in the order they were asked for, each once; `all` stands for the seven."""
+    names = listed(given, "model name", (*ALL_MODELS, "all"))
     return list(dict.fromkeys(n for name in names for n in (MODELS if name == "all" else (name,))))
 
 
@@ -219,7 +225,7 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
         done = (str(rows[-1][key]) for key in ("mechanism", "peer", "shape", "batch", "dtype", "pass", "verdict"))
         print(" ".join(done), file=sys.stderr)
         if to:
-            results.record(f"peers.{contest.peer.mechanism}.{others.slug(contest.peer)}", contest, to=to)
+            results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
     return rows
 
 

@@ -34,7 +34,7 @@ class Peer:
     """One layer of somebody else's.
 
     `package` as pip names it; `build(ours)` makes their layer for the shape of ours, weights copied where they fit;
-    `options` and `qkv_bias` are what ours has to be built with to match; `differs` how its function is another one.
+    `qkv_bias` is what ours has to be built with to match; `differs` how its function is another one.
     """
 
     name: str
@@ -145,8 +145,7 @@ def timm_window(ours):
     """The attention of timm's Swin block: its windows, its shift, its bias."""
     block = _theirs("timm.models.swin_transformer", "SwinTransformerBlock")(
         ours.dim, ours.grid_size, ours.num_heads, window_size=ours.window_size, shift_size=max(ours.shift_size))
-    block.attn.load_state_dict({name: t for name, t in ours.state_dict().items() if name in block.attn.state_dict()},
-                               strict=False)
+    block.attn.load_state_dict(ours.state_dict(), strict=False)              # but for our mask and our index
     grid = ours.grid_size
     return OnTokens(block, lambda block, x: block._attn(x.unflatten(1, grid)).flatten(1, 2))
 
@@ -185,7 +184,6 @@ def pair(peer: Peer, shape: tuple[int, int, int], seed: int = 0, **options) -> t
     Raises: ModuleNotFoundError: the peer's package is not installed; ValueError: it says to compute the same and does
         not.
     """
-    one_of("mechanism", peer.mechanism, tuple(ATTENTION))
     N, C, h = shape
     side = int(N**0.5)
     torch.manual_seed(seed)
@@ -221,7 +219,7 @@ class Contest:
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
-        """Records: the ratio with its interval and verdict, the time of both with the raw calls."""
+        """Records: the ratio with its interval and verdict, the time of both."""
         line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
         suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
         context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
@@ -254,11 +252,6 @@ def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", back
     return Contest(peer, shape, backward, latency.compare(models, (batch, *size[:2]), seed=seed, **protocol))
 
 
-def slug(peer: Peer) -> str:
-    """The peer's name as part of a record's name."""
-    return peer.name.lower().replace(".", "-")
-
-
 def installed(peer: Peer) -> bool:
     """Whether the peer's package is there."""
     try:
@@ -267,8 +260,7 @@ def installed(peer: Peer) -> bool:
         return False
 
 
-def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0,
-             **protocol):
+def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0, **protocol):
     """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
     backward at the largest. Peers that are not installed are left out.
 
