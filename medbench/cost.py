@@ -24,8 +24,6 @@ from torch import nn
 
 from .counting import BATCH_NORM, LAYER_NORM, POOL, RESIZE, dtype_of, forward, ghost, watch
 
-PROJECTIONS = ("qkv", "q", "k", "v", "proj")        # timm's names for the linear maps around the mixing
-
 
 # --------------------------------------------------------------------------------------------- what is counted
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def profile(model: nn.Module, input_size: tuple[int, ...]) -> Costs:
     counts, ledger = watch(copied, tuple(input_size))
     return Costs(
         input_size=tuple(input_size), params=_trainable(copied), macs=counts[""][0], macs_fvcore=counts[""][1],
-        mixing_macs=_mixing(copied, counts), by_stage=_stages(copied, counts),
+        mixing_macs=_mixing(copied, counts, input_size[0]), by_stage=_stages(copied, counts),
         weight_elements=sum(t.numel() for t in (*copied.parameters(), *copied.buffers())),
         activation_elements=ledger.peak, traffic_elements=ledger.traffic)
 
@@ -112,17 +110,17 @@ def _trainable(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def _mixing(model: nn.Module, counts: dict) -> int | None:
-    """MACs of all modules that say what their mixing costs, less the projections around it.
+def _mixing(model: nn.Module, counts: dict, batch: int) -> int | None:
+    """MACs of all modules that say what their mixing costs, as counted, less the projections around it.
 
     `.local` belongs to the mixing although the block applies it later (the local patch interaction of XCiT).
     """
-    paths = [name for name, module in model.named_modules() if hasattr(module, "mixing_macs")]
+    mechanisms = {name: module for name, module in model.named_modules() if hasattr(module, "mixing_macs")}
 
     def macs(*path):
         return counts.get(".".join(filter(None, path)), (0, 0))[0]
-    return sum(macs(path) + macs(path, "local") - sum(macs(path, child) for child in PROJECTIONS)
-               for path in paths) if paths else None
+    return sum(macs(path) + macs(path, "local") - batch * module.projection_macs(module.num_tokens)
+               for path, module in mechanisms.items()) if mechanisms else None
 
 
 def _stages(model: nn.Module, counts: dict) -> dict[str, dict[str, int]]:
@@ -142,8 +140,8 @@ def _stages(model: nn.Module, counts: dict) -> dict[str, dict[str, int]]:
 def closed_form(model: nn.Module, batch: int = 1) -> dict[str, dict[str, int]]:
     r"""The pyramid's multiply-adds by formula, stage by stage; `profile(...).by_stage` must say the same.
 
-    A block on $N$ tokens of $C$ channels: the mechanism's own `mixing_macs`, $4NC^2$ for `qkv` and `proj` ($2NC^2$
-    where a mechanism has $v$ alone) and $2\rho NC^2$ for an MLP of ratio $\rho$. A patch merge to $N$ tokens:
+    A block on $N$ tokens of $C$ channels: the mechanism's own `mixing_macs` and `projection_macs`, which are $4NC^2$ but
+    for two of them, and $2\rho NC^2$ for an MLP of ratio $\rho$. A patch merge to $N$ tokens:
     $N \cdot 4C' \cdot C$ from $C'$ channels. Norms, pooling and resizing as `macs_fvcore` prices them.
 
     Args: `model` with `.config` (a `ModelConfig`) and `.stages`, each with `.grid_size` and `.blocks`; `batch` images.
@@ -179,8 +177,7 @@ def _stem(config, grid_size: tuple[int, int]) -> tuple[int, int, int]:
 def _block(block: nn.Module, N: int, C: int, mlp_ratio: float) -> tuple[int, int]:
     """Products and extras of one block on one image."""
     attn = block.attn
-    maps = [getattr(attn, name) for name in PROJECTIONS if isinstance(getattr(attn, name, None), nn.Linear)]
-    products = attn.mixing_macs(N) + sum(N * m.in_features * m.out_features for m in maps)
+    products = attn.mixing_macs(N) + attn.projection_macs(N)
     local = (LAYER_NORM + BATCH_NORM) * N * C if len(list(attn.local.children())) else 0
     return products + 2 * N * C * int(mlp_ratio * C), 2 * LAYER_NORM * N * C + local
 

@@ -148,6 +148,8 @@ def test_the_sentence_on_counters_is_computed():
 class Mix(nn.Module):
     """A mechanism by itself: a projection and a fused mixing of 5 tokens."""
 
+    num_tokens = 5
+
     def __init__(self):
         super().__init__()
         self.qkv = nn.Linear(12, 36)
@@ -158,6 +160,9 @@ class Mix(nn.Module):
 
     def mixing_macs(self, num_tokens):
         return 2 * num_tokens**2 * 12
+
+    def projection_macs(self, num_tokens):
+        return num_tokens * 12 * 36
 
 
 def test_a_mechanism_alone_has_its_projection_and_its_mixing():

@@ -26,22 +26,37 @@ from ..checks import in_range, one_of, whole
 from ..config import SETTINGS
 
 
+MANY_KEYS = {False: 256, True: 1023}    # the most for which bf16 is quicker written out on a CPU; True: with gradients
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | None = None) -> Tensor:
     r"""$\mathrm{softmax}(QK^\top/\sqrt d + b)\,V$, fused into one call except where that is slower.
 
+    On a CPU it is slower for few keys in bf16, and where $b$ is learned, for the fused operator has no gradient for it.
+
     Args:
-        q, k, v: `(..., N, d)`, `(..., r, d)` and `(..., r, d)`.
+        q, k, v: `(B, h, N, d)`, `(B, h, r, d)` and `(B, h, r, d)`.
         drop: dropout rate of the softmax.
-        bias: $b$, broadcast to `(..., N, r)`; none by default.
+        bias: $b$, `(1, h, N, r)`, or `(g, h, N, r)` with g that divides B: each g in a row take one each.
 
     Returns:
-        `(..., N, d)`.
+        `(B, h, N, d)`.
     """
-    if q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16:  # the fused gradient is slow there
-        A = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        A = (A if bias is None else A + bias).softmax(-1)
-        return F.dropout(A, drop) @ v
+    if q.device.type == "cpu" and (_few_keys_in_bf16(q, k) or bias is not None and bias.requires_grad):
+        scale, k, v = q.shape[-1] ** -0.5, k.contiguous().transpose(-2, -1), v.contiguous()
+        if bias is None:
+            A = (q * scale) @ k                                                  # (B, h, N, r)
+        else:
+            b = bias.expand(len(q) // len(bias), *bias.shape).flatten(0, 2)      # (B * h, N, r)
+            A = torch.baddbmm(b, q.flatten(0, 1), k.flatten(0, 1), alpha=scale).view(*q.shape[:3], -1)
+        return F.dropout(A.softmax(-1), drop) @ v
+    if bias is not None and 1 < len(bias) < len(q):
+        bias = bias.repeat(len(q) // len(bias), 1, 1, 1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=drop)
+
+
+def _few_keys_in_bf16(q: Tensor, k: Tensor) -> bool:
+    return q.dtype == torch.bfloat16 and k.shape[-2] <= MANY_KEYS[q.requires_grad]
 
 
 class Attention(nn.Module):
@@ -104,8 +119,12 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def mixing_macs(self, num_tokens: int) -> int:
-        """Multiply-adds of the mixing alone, one image, in closed form; `qkv` and `proj` add 4NC² to it."""
+        """Multiply-adds of the mixing alone, one image, in closed form; `projection_macs` come on top."""
         raise NotImplementedError
+
+    def projection_macs(self, num_tokens: int) -> int:
+        """Multiply-adds of `qkv` and `proj`, one image, in closed form: 4NC²."""
+        return 4 * num_tokens * self.dim**2
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
         """Draw the mechanism's own parameters and random buffers; `qkv` and `proj` belong to the skeleton."""

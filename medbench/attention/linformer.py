@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..checks import whole
 from .base import Attention, attend
+
+
+def project(EX: Tensor, E: Tensor, W: Tensor, b: Tensor | None) -> Tensor:
+    r"""$E(XW^\top + 1b^\top) = (EX)W^\top + (E1)b^\top$ for EX `(B, r, C)`, E `(r, N)` and W `(C, C)`; `(B, r, C)`."""
+    x = F.linear(EX, W)
+    return x if b is None else x + (E.sum(-1, keepdim=True) * b).to(x.dtype)
 
 
 class Linformer(Attention):
@@ -15,6 +22,8 @@ class Linformer(Attention):
     `r`: projected length, at most $N$; by default $\min(128, N)$. $E$ and $F$ have no bias, are shared by the heads
     and not by keys and values: our choice among those that the paper offers (its "headwise sharing"). They tie the
     model to one $N$: another image size raises. With $E = F = I$ this is softmax attention.
+
+    Since $E(XW) = (EX)W$, only r keys and values need to be projected: `forward` does the small product first.
 
     Source: Wang et al. 2020, arXiv:2006.04768, sec. 4.
     """
@@ -33,11 +42,27 @@ class Linformer(Attention):
         r"""$K' = EK,\ V' = FV,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
         self.check_tokens(k.shape[-2])
         k, v = self.E @ k, self.F @ v                                            # (B, h, r, d)
-        return attend(q, k, v, self.drop_now)  # (B, h, N, d)
+        return attend(q, k, v, self.drop_now)                                    # (B, h, N, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r"""`mix` between the projections, with $K' = (EX)W_k + (E1)\,b_k^\top$ and $V' = (FX)W_v + (F1)\,b_v^\top$"""
+        self.check_tokens(x.shape[-2])
+        W_q, W_k, W_v = self.qkv.weight.chunk(3)
+        b_q, b_k, b_v = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        q = F.linear(x, W_q, b_q)                                                # (B, N, C)
+        EX, FX = (torch.cat([self.E, self.F]) @ x).chunk(2, dim=1)               # (B, r, C)
+        k, v = project(EX, self.E, W_k, b_k), project(FX, self.F, W_v, b_v)      # (B, r, C)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        x = self.merge_heads(attend(q, k, v, self.drop_now))
+        return self.proj_drop(self.proj(x))
 
     def mixing_macs(self, num_tokens: int) -> int:
-        r"""$4rNC$: $EK$, $FV$, $QK'^\top$ and the product with $V'$ take $rNC$ each."""
+        r"""$4rNC$: $EX$, $FX$, $QK'^\top$ and the product with $V'$ take $rNC$ each."""
         return 4 * self.r * num_tokens * self.dim
+
+    def projection_macs(self, num_tokens: int) -> int:
+        r"""$2NC^2 + 2rC^2$: queries and the output of all tokens, keys and values of r."""
+        return 2 * (num_tokens + self.r) * self.dim**2
 
     @classmethod
     def check_options(cls, dim: int, num_heads: int, grid_size: tuple[int, int], r: int | None = None) -> None:
@@ -56,6 +81,8 @@ class SeedLinformer(Linformer):
     With $r$ in proportion to $N$ its cost grows with $N^2$ after all.
     """
 
+    forward, projection_macs = Attention.forward, Attention.projection_macs      # it projects all keys and values
+
     def setup(self, r: int | None = None) -> None:
         self.r = max(1, self.num_tokens // 8) if r is None else r
         self.project = nn.Linear(self.num_tokens, self.r)
@@ -69,7 +96,7 @@ class SeedLinformer(Linformer):
         r"""$K' = PK + b,\ V' = PV + b,\ \mathrm{softmax}(QK'^\top/\sqrt d)\,V'$"""
         self.check_tokens(k.shape[-2])
         k, v = (self.project(x.transpose(-2, -1)).transpose(-2, -1) for x in (k, v))  # (B, h, r, d)
-        return attend(q, k, v, self.drop_now)       # (B, h, N, d)
+        return attend(q, k, v, self.drop_now)                                    # (B, h, N, d)
 
 
 Linformer.SEED = SeedLinformer

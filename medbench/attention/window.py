@@ -80,18 +80,15 @@ class Window(Attention):
 
     def bias(self) -> Tensor | None:
         """What is added to the logits: `(1, h, M, M)`, or `(windows, h, M, M)` where the windows are shifted."""
-        b = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0)
+        M = len(self.relative_position_index)
+        b = self.relative_position_bias_table.T.index_select(1, self.relative_position_index.flatten())
+        b = b.view(1, self.num_heads, M, M)
         return b if self.attn_mask is None else b + self.attn_mask.unsqueeze(1)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         r"""$\mathrm{softmax}(QK^\top/\sqrt d + b)\,V$ for `(B * windows, h, M, d)`"""
         b = self.bias()
-        if b is not None and b.shape[0] > 1:
-            q, k, v = (x.unflatten(0, (-1, b.shape[0])) for x in (q, k, v))     # (B, windows, h, M, d)
-        if b is not None:
-            b = b.to(q.dtype)
-        x = attend(q, k, v, self.drop_now, bias=b)
-        return x.reshape(-1, *x.shape[-3:])                                     # (B * windows, h, M, d)
+        return attend(q, k, v, self.drop_now, bias=None if b is None else b.to(q.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Roll the grid, cut it into windows, mix within them, and undo both, for tokens `(B, N, C)`."""

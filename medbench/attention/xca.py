@@ -3,7 +3,6 @@ r"""XCA, cross-covariance attention: channels look at channels, over all tokens 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Attention
@@ -32,6 +31,11 @@ class LocalPatchInteraction(nn.Module):
         return x + grid.flatten(2).transpose(1, 2)
 
 
+def length(x: Tensor) -> Tensor:
+    """Length over the N tokens of each channel, at least 1e-12: `(B, h, N, d)` to `(B, h, 1, d)`."""
+    return x.square().sum(-2, keepdim=True).clamp_min(1e-24).sqrt()
+
+
 class XCA(Attention):
     r"""$A = \mathrm{softmax}(\hat Q^\top \hat K\, t)$, $\mathrm{out} = V A^\top$
 
@@ -54,9 +58,14 @@ class XCA(Attention):
             self.local = LocalPatchInteraction(self.dim, self.grid_size)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        r"""$A = \mathrm{softmax}(\hat Q^\top \hat K\, t)$, $\mathrm{out} = V A^\top$"""
-        q, k = F.normalize(q, dim=-2), F.normalize(k, dim=-2)                  # unit length over the N tokens
-        A = (q.transpose(-2, -1) @ k * self.temperature).softmax(-1)           # (B, h, d, d)
+        r"""$A = \mathrm{softmax}(\hat Q^\top \hat K\, t)$, $\mathrm{out} = V A^\top$
+
+        Lengths divide the $d \times d$ product and not the $N \times d$ factors: the same, with less to divide. Each
+        factor is laid out head by head once, for a product of scattered ones would do it at greater cost.
+        """
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        lengths = length(q).transpose(-2, -1) * length(k)                      # (B, h, d, d)
+        A = (q.transpose(-2, -1) @ k / lengths * self.temperature).softmax(-1)  # (B, h, d, d)
         return v @ self.attn_drop(A).transpose(-2, -1)                         # (B, h, N, d)
 
     def mixing_macs(self, num_tokens: int) -> int:

@@ -40,9 +40,8 @@ def parts(model, input_size: tuple[int, ...]):
     counted, rows = cost.profile(model, input_size), []
     for place, stage in enumerate(model.stages):
         tokens, blocks = math.prod(stage.grid_size), stage.blocks
-        maps = [m for block in blocks for n, m in block.attn.named_modules() if n in cost.PROJECTIONS]
         found = {"mixing": sum(block.attn.mixing_macs(tokens) for block in blocks),
-                 "projections": sum(tokens * m.weight.numel() for m in maps),
+                 "projections": sum(block.attn.projection_macs(tokens) for block in blocks),
                  "MLP": sum(tokens * (b.mlp.fc1.weight.numel() + b.mlp.fc2.weight.numel()) for b in blocks)}
         whole = counted.by_stage[f"stages.{place}"]["macs"] + (counted.by_stage["stem"]["macs"] if place == 0 else 0)
         rows.append({"stage": place + 1, "tokens": tokens, **found, "other": whole - sum(found.values())})

@@ -28,6 +28,18 @@ def test_equals_the_equation_with_its_own_projections_of_keys_and_values():
             torch.testing.assert_close(mixed[b, h], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("qkv_bias", [True, False])
+@pytest.mark.parametrize("r", [6, N])
+def test_the_small_product_first_is_the_equation_and_costs_less(r, qkv_bias):
+    linformer, x = build("linformer", grid=GRID, r=r, qkv_bias=qkv_bias), tokens(num_tokens=N)
+    if qkv_bias:
+        with torch.no_grad():
+            linformer.qkv.bias.uniform_(-1, 1)
+    readable = linformer.proj(linformer.merge_heads(linformer.mix(*linformer.heads(x))))
+    torch.testing.assert_close(linformer(x), readable, rtol=0, atol=1e-12)
+    assert linformer.projection_macs(N) == (2 * N + 2 * r) * DIM**2
+
+
 def test_the_study_shares_one_projection_with_bias():
     linformer = build("linformer", grid=GRID, setting="seed", r=None)
     assert linformer.r == N // 8 == 4

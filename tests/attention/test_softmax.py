@@ -3,6 +3,7 @@
 import pytest
 import timm.layers
 import torch
+import torch.nn.functional as F
 from parts import DIM, GRID, HEADS, build, tokens
 
 from medbench.attention.base import attend
@@ -24,19 +25,30 @@ def test_equals_the_equation_token_by_token():
     torch.testing.assert_close(mixed[1, 2], weights @ v[1, 2], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_the_written_out_computation_is_the_fused_one(with_bias):
-    """bf16 with a gradient on a CPU takes the written-out path: within bf16's three digits of the fused one."""
-    q, k, v = (tokens(num_tokens=35, seed=s).unflatten(2, (3, 4)).transpose(1, 2).bfloat16() for s in (1, 2, 3))
-    bias = torch.randn(1, 3, 35, 35, generator=torch.Generator().manual_seed(4)).bfloat16() if with_bias else None
-    fused, written = attend(q, k, v, bias=bias), attend(q.requires_grad_(), k, v, bias=bias)
-    assert written.requires_grad
-    torch.testing.assert_close(fused, written.detach(), rtol=0, atol=0.03)
+@pytest.mark.parametrize("dtype, gradient, keys, biases, fused", [
+    (torch.float32, False, 35, 0, True), (torch.float32, True, 35, 0, True), (torch.float32, False, 35, 2, True),
+    (torch.float32, True, 35, 2, False), (torch.float32, True, 35, 1, False), (torch.float32, False, 35, 1, True),
+    (torch.bfloat16, False, 35, 2, False), (torch.bfloat16, True, 35, 0, False), (torch.bfloat16, False, 257, 2, True),
+    (torch.bfloat16, True, 257, 0, False), (torch.bfloat16, True, 1024, 0, True)])
+def test_fused_or_written_out_it_is_the_equation(dtype, gradient, keys, biases, fused, monkeypatch):
+    """With a bias for every image in turn, and without; on a CPU, where the two ways differ in speed."""
+    calls, whole = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    q, k, v = (tokens(batch=4, num_tokens=n, seed=s).unflatten(2, (3, 4)).transpose(1, 2).to(dtype)
+               for s, n in ((1, 7), (2, keys), (3, keys)))
+    b = torch.randn(biases, 3, 7, keys, generator=torch.Generator().manual_seed(4)).to(dtype) if biases else None
+    exact = (q.double() @ k.double().transpose(-2, -1) / 2)
+    exact = (exact + b.double().repeat(4 // biases, 1, 1, 1) if biases else exact).softmax(-1) @ v.double()
+    if gradient:
+        (b if biases and dtype == torch.float32 else q).requires_grad_()
+    mixed = attend(q, k, v, bias=b)
+    assert bool(calls) == fused and mixed.requires_grad == gradient
+    torch.testing.assert_close(mixed.detach().double(), exact, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.03)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_both_computations_drop_weights_and_keep_their_mean(dtype):
-    q, k = (tokens(num_tokens=35, seed=s).to(dtype).requires_grad_() for s in (1, 2))
+    q, k = (tokens(num_tokens=35, seed=s).unsqueeze(1).to(dtype).requires_grad_() for s in (1, 2))
     v = torch.ones_like(k)
     torch.manual_seed(0)
     dropped = attend(q, k, v, drop=0.4).float()
