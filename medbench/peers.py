@@ -1,7 +1,7 @@
 r"""Other people's layers of the same mechanisms, for holding ours against them: same shapes, same weights, one run.
 
-What lives here, top to bottom: `Peer` and the table `PEERS`; the wrappers that let each layer take tokens `(B, N, C)`;
-how our weights get into theirs; `pairs`, both layers of one shape, ready to be timed; `compare`, which times them.
+What lives here, top to bottom: `Peer`; how each layer of theirs is built and takes our weights; the table `PEERS`, and
+`SWIN`, a whole model; `pair` and `pyramids`, both sides ready to be timed; `compare`, which times them.
 
 Where a peer computes the same function and takes our weights, its output is checked against ours before anything is
 timed. Where it computes another function, `differs` says how, and its time is no yardstick.
@@ -10,6 +10,7 @@ timed. Where it computes another function, `differs` says how, and its time is n
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import warnings
 from collections.abc import Callable
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 
 from . import latency
 from .attention import ATTENTION
+from .backbone import LAYER_NORM_EPS
 from .checks import one_of
+from .models import build_model
 
 OURS = "medbench"
 SHAPES = {"stage1": (1024, 96, 3), "stage3": (64, 384, 12)}         # tokens N, channels C, heads h of the large pyramid
+PYRAMID = "pyramid"                                                 # in place of a shape: the whole large model
 SAME = 1e-5                                                         # largest error / largest output, in float64
 
 
@@ -150,6 +154,28 @@ def timm_window(ours):
     return OnTokens(block, lambda block, x: block._attn(x.unflatten(1, grid)).flatten(1, 2))
 
 
+def timm_swin(ours):
+    """timm's `SwinTransformer` of our pyramid's shape. It adds no position to the tokens: ours must have none."""
+    config = ours.config
+    model = _theirs("timm.models.swin_transformer", "SwinTransformer")(
+        config.img_size, config.patch_size, config.in_chans, config.num_classes, embed_dim=config.embed_dims[0],
+        depths=config.depths, num_heads=config.num_heads, window_size=dict(config.options)["window_size"],
+        mlp_ratio=config.mlp_ratio, drop_path_rate=0.0, norm_layer=functools.partial(nn.LayerNorm, eps=LAYER_NORM_EPS))
+    names = {"stem.": "patch_embed.", "stages.": "layers.", "head.": "head.fc."}
+    tensors = {}
+    for name, tensor in ours.state_dict().items():
+        start = next((start for start in names if name.startswith(start)), "")
+        tensor = _down_the_columns(tensor) if ".downsample." in name else tensor
+        tensors[names.get(start, "") + name.removeprefix(start)] = tensor
+    _copy(model, {name: tensor for name, tensor in tensors.items() if ".position." not in name})
+    return model
+
+
+def _down_the_columns(merged: Tensor) -> Tensor:
+    """A patch merge's tensor for timm's order of the 2 x 2 neighbours: down the columns, ours along the rows."""
+    return merged.unflatten(-1, (2, 2, -1)).transpose(-3, -2).flatten(-3)
+
+
 def _copy(layer: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Our weights into theirs, by their names; every parameter of theirs must be among them."""
     own = dict(layer.named_parameters()) | dict(layer.named_buffers())
@@ -174,6 +200,7 @@ PEERS = (
     Peer("vit-pytorch", "xca", "vit-pytorch", lucidrains_xca, qkv_bias=False),
     Peer("timm", "window", "timm", timm_window),
 )
+SWIN = Peer("timm SwinTransformer", "window", "timm", timm_swin)
 
 
 # --------------------------------------------------------------------------------------------- side by side
@@ -188,15 +215,30 @@ def pair(peer: Peer, shape: tuple[int, int, int], seed: int = 0, **options) -> t
     side = int(N**0.5)
     torch.manual_seed(seed)
     ours = ATTENTION[peer.mechanism](C, h, (side, N // side), qkv_bias=peer.qkv_bias, **options).eval()
+    return ours, _checked(peer, ours, torch.randn(2, N, C, dtype=torch.float64))
+
+
+def pyramids(seed: int = 0, preset: str = "paper") -> tuple[nn.Module, nn.Module]:
+    """Our window pyramid, with no position added to its tokens, and timm's Swin of that shape with its weights."""
+    ours = build_model("window", preset, seed=seed).eval()
+    with torch.no_grad():
+        ours.stem.position.weight.zero_()
+        ours.stem.position.bias.zero_()
+    size = (2, ours.config.in_chans, *ours.config.img_size)
+    x = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return ours, _checked(SWIN, ours, x)
+
+
+def _checked(peer: Peer, ours: nn.Module, x: Tensor) -> nn.Module:
+    """Theirs, if it computes what it says to."""
     theirs = peer.build(ours).eval()
-    x = torch.randn(2, N, C, dtype=torch.float64)
     with torch.inference_mode():
         got, wanted = copy.deepcopy(theirs).double()(x), copy.deepcopy(ours).double()(x)
     error = float((got - wanted).abs().max() / wanted.abs().max())
     if not peer.differs and error > SAME:
         raise ValueError(f"{peer.name} of {peer.package} differs from our {peer.mechanism} by {error:.2g} of the "
                          f"largest output; wanted at most {SAME:g}")
-    return ours, theirs
+    return theirs
 
 
 @dataclass(frozen=True)
@@ -219,7 +261,7 @@ class Contest:
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
-        """Records: the ratio with its interval and verdict, the time of both."""
+        """Records: the ratio with its interval and verdict, the time of both with the median of every round."""
         line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
         suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
         context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
@@ -227,7 +269,8 @@ class Contest:
                     "verdict": line["verdict"], "floor": line["floor"]}
         rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
         rows += [{"quantity": name, "value": _ms(t.median), "low": _ms(t.low), "high": _ms(t.high), "unit": "ms",
-                  "n": t.n} for name, t in (("ours", ours), ("theirs", theirs))]
+                  "n": t.n, "samples": [_ms(r.value(t.name)) for r in self.found.rounds if t.median]}
+                 for name, t in (("ours", ours), ("theirs", theirs))]
         why = ours.reason or theirs.reason or "not timed"
         return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})
                 for row in rows]
@@ -241,15 +284,19 @@ def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", back
             **protocol) -> Contest:
     """Ours and theirs in one interleaved run.
 
-    Args: `shape` one of `SHAPES`; `dtype` of weights and tokens; `backward`: forward and backward; `protocol` as for
+    Args: `shape` one of `SHAPES`, or `PYRAMID` for `SWIN`; `dtype` of weights and tokens; `backward`: forward and backward; `protocol` as for
         `latency.compare`.
     Returns: `Contest`. Raises: as `pair`, and ValueError for an unknown shape.
     """
-    one_of("shape", shape, tuple(SHAPES))
-    size = SHAPES[shape]
-    ours, theirs = pair(peer, size, seed)
+    one_of("shape", shape, (PYRAMID,) if peer is SWIN else tuple(SHAPES))
+    if peer is SWIN:
+        ours, theirs = pyramids(seed)
+        size = (ours.config.in_chans, *ours.config.img_size)
+    else:
+        ours, theirs = pair(peer, SHAPES[shape], seed)
+        size = SHAPES[shape][:2]
     models = {peer.name: _candidate(theirs, dtype, backward), OURS: _candidate(ours, dtype, backward)}
-    return Contest(peer, shape, backward, latency.compare(models, (batch, *size[:2]), seed=seed, **protocol))
+    return Contest(peer, shape, backward, latency.compare(models, (batch, *size), seed=seed, **protocol))
 
 
 def installed(peer: Peer) -> bool:
@@ -262,14 +309,14 @@ def installed(peer: Peer) -> bool:
 
 def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0, **protocol):
     """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
-    backward at the largest. Peers that are not installed are left out.
+    backward at the largest; with windows also the whole pyramids. Peers that are not installed are left out.
 
     Args: `seconds` for each contest; the rest as `compare`.
     """
     passes = [(batch, False) for batch in batches] + [(max(batches), True)]
-    for peer in PEERS:
+    for peer in (*PEERS, SWIN):
         if peer.mechanism in mechanisms and installed(peer):
-            for shape in SHAPES:
+            for shape in (PYRAMID,) if peer is SWIN else SHAPES:
                 for dtype in dtypes:
                     for batch, backward in passes:
                         yield compare(peer, shape, batch, dtype, backward, seconds=seconds, **protocol)

@@ -32,6 +32,15 @@ def test_weights_of_theirs_that_nothing_fills_are_named():
         peers._copy(torch.nn.Linear(2, 2), {"weight": torch.eye(2)})
 
 
+def test_our_window_pyramid_is_timms_swin_but_for_the_positions():
+    """At the real size, with shifts and biases: `pyramids` refuses where they differ by more than rounding."""
+    ours, theirs = peers.pyramids(seed=3)
+    assert sum(p.numel() for p in ours.parameters()) - sum(p.numel() for p in theirs.parameters()) == 64 * 96 + 96
+    theirs.layers[1].downsample.norm.bias.data[0] += 1
+    with pytest.raises(ValueError, match="timm SwinTransformer of timm differs from our window by"):
+        peers._checked(dataclasses.replace(peers.SWIN, build=lambda _: theirs), ours, torch.randn(1, 3, 224, 224).double())
+
+
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_contest_is_recorded_as_it_was_timed(backward, monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "SHAPES", TINY)
@@ -45,6 +54,8 @@ def test_a_contest_is_recorded_as_it_was_timed(backward, monkeypatch, tmp_path):
     end = "tiny.b2.bfloat16.both" if backward else "tiny.b2.bfloat16.forward"
     assert names == [f"peers.xca.timm.{name}.{end}" for name in ("ratio", "ours", "theirs")]
     assert made[0].value == line["ratio"] and made[0].context["version"]
+    rounds = len(found.found.rounds)
+    assert [len(record.samples or []) for record in made] == [0, rounds, rounds]
 
 
 def test_backward_reaches_the_weights(monkeypatch):
@@ -61,6 +72,10 @@ def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
     monkeypatch.setattr(peers, "SHAPES", TINY)
     asked = []
     monkeypatch.setattr(peers, "compare", lambda peer, *what, **protocol: asked.append((peer.name, *what)))
+    list(peers.contests(["window"], (2,), ("float32",)))
+    assert asked == [(name, shape, 2, "float32", both) for name, shape in (("timm", "tiny"), (peers.SWIN.name, "pyramid"))
+                     for both in (False, True)]
+    asked.clear()
     list(peers.contests(["xca"], (1, 4), ("float32",)))
     assert asked == [(name, "tiny", batch, "float32", both) for name in ("timm", "vit-pytorch")
                      for batch, both in ((1, False), (4, False), (4, True))]
