@@ -140,8 +140,8 @@ def _stages(model: nn.Module, counts: dict) -> dict[str, dict[str, int]]:
 def closed_form(model: nn.Module, batch: int = 1) -> dict[str, dict[str, int]]:
     r"""The pyramid's multiply-adds by formula, stage by stage; `profile(...).by_stage` must say the same.
 
-    A block on $N$ tokens of $C$ channels: the mechanism's own `mixing_macs` and `projection_macs`, which are $4NC^2$ but
-    for two of them, and $2\rho NC^2$ for an MLP of ratio $\rho$. A patch merge to $N$ tokens:
+    A block on $N$ tokens of $C$ channels: the mechanism's own `mixing_macs` and `projection_macs`, $4NC^2$ but for two
+    of them, and $2\rho NC^2$ for an MLP of ratio $\rho$. A patch merge to $N$ tokens:
     $N \cdot 4C' \cdot C$ from $C'$ channels. Norms, pooling and resizing as `macs_fvcore` prices them.
 
     Args: `model` with `.config` (a `ModelConfig`) and `.stages`, each with `.grid_size` and `.blocks`; `batch` images.

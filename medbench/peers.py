@@ -284,8 +284,8 @@ def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", back
             **protocol) -> Contest:
     """Ours and theirs in one interleaved run.
 
-    Args: `shape` one of `SHAPES`, or `PYRAMID` for `SWIN`; `dtype` of weights and tokens; `backward`: forward and backward; `protocol` as for
-        `latency.compare`.
+    Args: `shape` one of `SHAPES`, or `PYRAMID` for `SWIN`; `dtype` of weights and tokens; `backward`: forward and
+        backward; `protocol` as for `latency.compare`.
     Returns: `Contest`. Raises: as `pair`, and ValueError for an unknown shape.
     """
     one_of("shape", shape, (PYRAMID,) if peer is SWIN else tuple(SHAPES))

@@ -38,7 +38,8 @@ def test_our_window_pyramid_is_timms_swin_but_for_the_positions():
     assert sum(p.numel() for p in ours.parameters()) - sum(p.numel() for p in theirs.parameters()) == 64 * 96 + 96
     theirs.layers[1].downsample.norm.bias.data[0] += 1
     with pytest.raises(ValueError, match="timm SwinTransformer of timm differs from our window by"):
-        peers._checked(dataclasses.replace(peers.SWIN, build=lambda _: theirs), ours, torch.randn(1, 3, 224, 224).double())
+        spoiled = dataclasses.replace(peers.SWIN, build=lambda _: theirs)
+        peers._checked(spoiled, ours, torch.randn(1, 3, 224, 224, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -73,8 +74,8 @@ def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
     asked = []
     monkeypatch.setattr(peers, "compare", lambda peer, *what, **protocol: asked.append((peer.name, *what)))
     list(peers.contests(["window"], (2,), ("float32",)))
-    assert asked == [(name, shape, 2, "float32", both) for name, shape in (("timm", "tiny"), (peers.SWIN.name, "pyramid"))
-                     for both in (False, True)]
+    sides = (("timm", "tiny"), (peers.SWIN.name, "pyramid"))
+    assert asked == [(name, shape, 2, "float32", both) for name, shape in sides for both in (False, True)]
     asked.clear()
     list(peers.contests(["xca"], (1, 4), ("float32",)))
     assert asked == [(name, "tiny", batch, "float32", both) for name in ("timm", "vit-pytorch")

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from ..checks import in_range, one_of, whole
 from ..config import SETTINGS
 
-
 MANY_KEYS = {False: 256, True: 1023}    # the most for which bf16 is quicker written out on a CPU; True: with gradients
 
 
