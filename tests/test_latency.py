@@ -161,11 +161,6 @@ def test_a_model_that_never_settles_is_timed_and_said_to_be_cold():
     assert found["a"].warm is False and found["a"].median and found["a"].rows()[0]["context"]["warm"] is False
 
 
-def test_noise_that_has_settled_is_warm_after_longer_windows():
-    found, models = play({"a": 0.1}, rounds=5, spread=0.03)
-    assert found["a"].warm and models["a"].calls > 100       # three windows of three calls would not agree within 1 %
-
-
 def test_every_timed_call_is_torch_s_own_with_all_threads(monkeypatch):
     seen, real = [], timing.Timer
 
