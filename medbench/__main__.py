@@ -136,19 +136,31 @@ def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = 
 
 
 @command("""latency --models softmax,fastformer --batch 1
-latency --models all --preset small --batch 16 --device cuda --record 12_latency""")
-def latency(model: Models = ("all",), preset: Preset = "paper", setting: Setting = "faithful",
+latency --models all --preset small --batch 16 --device cuda --record 12_latency
+latency --self-test --record 12_selftest""")
+def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithful",
             batch: Annotated[int, _option("--batch", min=1, help="images in one forward pass")] = 1,
             rounds: Annotated[int, _option("--rounds", min=1, help="interleaved rounds over the models")] = 30,
-            seconds: Annotated[float, _option("--seconds", min=1, help="at most, for all models together")] = 120,
+            seconds: Annotated[float, _option("--seconds", min=0.1, help="at most, for all models together (by default "
+                                              "120), or for each comparison of the self-test (3.6)")] = None,
+            self_test: Annotated[bool, typer.Option("--self-test", help="compare a model with itself, many times, "
+                                                    "every second time beside a load")] = False,
+            comparisons: Annotated[int, _option("--comparisons", min=1, help="of the self-test")] = 100,
             device: Device = "auto", set: Set = (), record: Chapter = "", form: Form = "table"):
     """Time forward passes side by side.
 
     In interleaved rounds: the median, its 95 % interval and the ratio to the first model. A model that is timed twice
-    (an A/A control) says how large a difference this machine shows where there is none.
+    (an A/A control) says how large a difference this machine shows where there is none. By default all models of the
+    preset paper. --self-test counts how often the protocol sees a difference between a model and itself: by default the
+    small softmax model, for about six minutes.
     """
-    models = commands.build(commands.model_names(model), preset, setting, 10, console.assignments(set))
-    console.show(commands.latency(models, batch, rounds, seconds, device, record or None), form)
+    names = commands.model_names(model or ("softmax" if self_test else "all",))
+    models = commands.build(names, preset or ("small" if self_test else "paper"), setting, 10, console.assignments(set))
+    if self_test:
+        rows = commands.self_test(models, batch, comparisons, rounds, seconds or 3.6, device, record or None)
+    else:
+        rows = commands.latency(models, batch, rounds, seconds or 120, device, record or None)
+    console.show(rows, form)
 
 
 @command("""peers

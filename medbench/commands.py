@@ -213,6 +213,25 @@ def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, 
     return found.frame().to_dict("records")
 
 
+def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: float, device: str,
+              chapter: str | None) -> list[dict]:
+    """How often the protocol calls a model different from itself, one row a model; the sentence on standard error."""
+    from . import selftest
+    to, rows = results.here(chapter, device) if chapter else None, []
+    for name, model in models.items():
+        config = model.config
+        found = selftest.self_test(model, (batch, config.in_chans, *config.img_size), comparisons=comparisons,
+                                   rounds=rounds, seconds=seconds, device=device)
+        print(found.text, file=sys.stderr)
+        if to:
+            results.record(f"selftest.{name}", found, to=to, **_about(config))
+        counts = {"different": selftest.FALSE, "tied": ("tie",), "inconclusive": ("inconclusive",)}
+        rows += [{"model": name, "machine": kind, "comparisons": found.count(kind),
+                  **{column: found.count(kind, *verdicts) for column, verdicts in counts.items()},
+                  "rate_at_most": found.bound(kind)} for kind in selftest.KINDS]
+    return rows
+
+
 def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict]:
     """Our layers beside other people's, one row a contest; a note on standard error for each peer that is missing."""
     from . import peers as others

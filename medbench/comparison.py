@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .checks import one_of
-from .timing import Disturbance, samples_needed, suffix_of
+from .timing import CONFIDENCE, Disturbance, samples_needed, suffix_of
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
 PERCENTILES = (90, 95, 99)
@@ -16,13 +16,13 @@ PERCENTILES = (90, 95, 99)
 
 @dataclass(frozen=True)
 class Timing:
-    """One model. Times in seconds for one batch; `low`, `high` bound the 95 % interval of the median.
+    """One model. Times in seconds for one batch; `low`, `high` bound the interval of the median.
 
     `ratio` is its time over the reference's, paired within rounds. `percentiles` holds those that the number of calls
     allows. `samples` are all calls of all rounds, disturbed ones too, and `n` those that the numbers come from.
     `error` is the largest deviation from float64 as a share of the largest output. A median of None has its `reason`.
     `first_call` is the very first one; `warm` whether the model's times had settled; `events_over_clock` compares a
-    GPU's own times with the outer clock.
+    GPU's own times with the outer clock, and `note` says so where they disagree. `confidence` is that of all intervals.
     """
 
     name: str
@@ -44,6 +44,8 @@ class Timing:
     events_over_clock: float | None = None
     n: int = 0
     samples: tuple[float, ...] = field(default=(), repr=False)
+    note: str | None = None
+    confidence: float = CONFIDENCE
 
     def rows(self) -> list[dict]:
         """Latency (ms), percentiles, first call, images a second, ratio and verdict; suffix such as `b16`."""
@@ -65,19 +67,21 @@ class Timing:
             rows.append({"quantity": f"latency_p{p}", "value": ms(self.percentiles.get(p)), "unit": "ms",
                          **({} if p in self.percentiles else {"reason": why if self.median else more["reason"]})})
         context = {"batch": self.batch, "dtype": self.dtype, "runtime": self.runtime, "warm": self.warm,
-                   "events_over_clock": self.events_over_clock}
+                   "events_over_clock": self.events_over_clock, "confidence": self.confidence,
+                   **({} if self.note is None else {"note": self.note})}
         return [row | {"suffix": suffix_of(self.batch, self.dtype), "context": context} for row in rows]
 
 
 @dataclass(frozen=True)
 class Round:
     """One turn of all models: in which order, how long in all, how much others disturbed it; for every call its seconds
-    and those of the outer clock (the same but on a GPU)."""
+    and those of the outer clock (the same but on a GPU); the number of the process that it ran in."""
 
     order: tuple[str, ...]
     seconds: float
     load: Disturbance
     calls: dict[str, list[tuple[float, float]]] = field(repr=False)
+    process: int = 0
 
     def seconds_of(self, name: str) -> list[float]:
         """Seconds of each of this model's calls."""
@@ -93,7 +97,8 @@ class Comparison:
     """All models timed side by side: `comparison["window"]` is a `Timing`; `rounds` holds everything raw.
 
     `control` (low, high) is the ratio of the reference to itself, `floor` the largest difference that it makes look
-    real. `stopped` says why the rounds ended: "rounds", "precise", "seconds" or "disturbed".
+    real. `stopped` says why the rounds ended: "rounds", "precise", "seconds" or "disturbed". `before` and `after`:
+    load, pressure and clocks of the machine around the run, from `machine.state`.
     """
 
     timings: dict[str, Timing]
@@ -105,6 +110,10 @@ class Comparison:
     seconds: float
     threads: int
     device: str
+    processes: int = 1
+    confidence: float = CONFIDENCE
+    before: dict | None = None
+    after: dict | None = None
 
     def __getitem__(self, name: str) -> Timing:
         one_of("model", name, tuple(self.timings))
@@ -156,13 +165,22 @@ class Comparison:
         first = next(iter(self.timings.values()))
         suffix = suffix_of(first.batch, first.dtype)
         context = {"batch": first.batch, "dtype": first.dtype, "threads": self.threads, "stopped": self.stopped,
-                   "reference": self.reference}
+                   "reference": self.reference, "processes": self.processes, "confidence": self.confidence}
         middle, low, high = self.control
         known = {} if math.isfinite(middle) else {"reason": "no round was timed"}
         run = [{"quantity": "control_ratio", "value": middle, "unit": "1", "low": low, "high": high, **known},
                {"quantity": "noise_floor", "value": self.floor, "unit": "1", **known},
-               {"quantity": "rounds", "value": len(self.rounds), "unit": "1"},
+               {"quantity": "rounds", "value": len(self.rounds), "unit": "1", "context": self._by_round()},
                {"quantity": "disturbed_rounds", "value": self.disturbed, "unit": "1", "n": len(self.rounds)},
                {"quantity": "protocol_seconds", "value": self.seconds, "unit": "s"},
                {"quantity": "conclusion", "value": None, "unit": "1", "text": self.text}]
-        return rows + [row | {"suffix": suffix, "context": context} for row in run]
+        return rows + [row | {"suffix": suffix, "context": context | row.get("context", {})} for row in run]
+
+    def _by_round(self) -> dict:
+        """What each round ran under, in columns, and the machine before and after."""
+        return {"by_round": {"seconds": [r.seconds for r in self.rounds],
+                             "pressure": [r.load.pressure for r in self.rounds],
+                             "steal": [r.load.steal for r in self.rounds],
+                             "disturbed": [r.load.disturbed for r in self.rounds],
+                             "process": [r.process for r in self.rounds]},
+                "machine_before": self.before, "machine_after": self.after}

@@ -1,20 +1,21 @@
 r"""How long models take on this device, side by side, so that differences between them can be believed.
 
-What lives here, top to bottom: what is timed (`Candidate`); `compare`, the protocol; the gate before it, the rounds and
-the verdicts after them. What comes out: `comparison.py`; the parts: `timing.py`; this device's limits: `roofline.py`.
+What lives here, top to bottom: `compare`, the protocol; the same in several processes; the gate before it; the warm-up
+and the rounds. What is timed: `candidates.py`; the parts: `timing.py`; what comes of rounds: `judging.py`; what comes
+out: `comparison.py`; this device's limits: `roofline.py`; a process from nothing: `coldstart.py`.
 
 The protocol. Every model is first compared with itself in float64: a wrong one is not timed. Then models take turns in
 rounds, each round in a random order, so that what disturbs the machine disturbs all. The reference takes part twice:
 how far its two series differ (A/A) is the noise floor, and a difference within it is a tie. A round during which
 others used the processors is marked and repeated, never deleted. Ratios are paired within rounds; intervals resample
-rounds.
+rounds, and whole processes where there are several.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,48 +24,61 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .checks import in_range, one_of
-from .comparison import PERCENTILES, Comparison, Round, Timing
-from .machine import cores, resolve_device
+from .candidates import Candidate, candidate, graphed
+from .checks import in_range, one_of, whole
+from .coldstart import ColdStart, cold_start
+from .comparison import Comparison, Round, Timing
+from .judging import MIN_FLOOR, MIN_ROUNDS, judge, judged
+from .machine import cores, resolve_device, state
+from .processes import fresh, packed
 from .roofline import Ceilings, Roofline, ceilings, roofline
-from .timing import (
-    Load,
-    between,
-    median_interval,
-    prepared,
-    read_load,
-    resampled_rounds,
-    samples_needed,
-    timer_for,
-)
+from .timing import CONFIDENCE, Load, between, median_interval, prepared, read_load, resampled_rounds, timer_for
 
-__all__ = ["Candidate", "Ceilings", "Comparison", "Roofline", "Timing", "ceilings", "compare", "roofline"]
+__all__ = ["MIN_FLOOR", "MIN_ROUNDS", "Candidate", "Ceilings", "ColdStart", "Comparison", "Roofline", "Timing",
+           "ceilings", "cold_start", "compare", "graphed", "judge", "roofline"]
 
 BUDGETS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}   # largest error / largest output
 TF32_BUDGET = 1e-2                                                                # float32 on a GPU that rounds to TF32
-MIN_ROUNDS = 5               # quiet rounds below which there is no verdict
-MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
-WARM = 0.03                  # three windows that agree this well are warm
+# Three windows that agree this well are warm. Of a model of 3 ms on two cores, in the few quiet moments of a shared
+# machine, 3 of 4 trials got there within 1.5 s; with windows that double after each disagreement 0 of 4, since long
+# windows catch others' work. Who does not get there is timed all the same, and recorded as not warm.
+WARM = 0.01
 WINDOW_SECONDS = 0.01        # a model is called as often in a row as fills this
-
-
-# --------------------------------------------------------------------------------------------- what is timed
-@dataclass(frozen=True)
-class Candidate:
-    """One thing to time. `run` takes the input; `exact` is what it must agree with, in float64 on the CPU."""
-
-    name: str
-    run: Callable[[Tensor], Tensor]
-    exact: Callable[[Tensor], Tensor]
-    dtype: str = "float32"
-    runtime: str = "eager"
-    module: nn.Module | None = None
+FEWEST_WARM_UP_CALLS = 3     # in a window of the warm-up, so that a single slow call does not decide
 
 
 # --------------------------------------------------------------------------------------------- the protocol
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `compare` but for the models, `device` resolved and `threads` counted."""
+
+    input_size: tuple[int, ...]
+    rounds: int
+    seconds: float
+    threads: int
+    device: str
+    seed: int
+    reference: str
+    dtype: str
+    precision: float
+    clock: Callable[[], float]
+    load: Callable[[], Load]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process measured, in `seconds` in all: timings before any verdict, its rounds, and why they ended."""
+
+    timings: dict[str, Timing]
+    rounds: list[Round]
+    stopped: str
+    seconds: float
+
+
 def compare(models: dict, input_size: tuple[int, ...], *, rounds: int = 30, seconds: float = 120.0, threads: int = 0,
             device="auto", seed: int = 0, reference: str | None = None, dtype: str = "float32", precision: float = 0.01,
-            clock: Callable[[], float] = time.perf_counter, load: Callable[[], Load] = read_load) -> Comparison:
+            clock: Callable[[], float] = time.perf_counter, load: Callable[[], Load] = read_load,
+            processes: int = 1, confidence: float = CONFIDENCE) -> Comparison:
     """Time models side by side in interleaved rounds.
 
     Args:
@@ -77,31 +91,28 @@ def compare(models: dict, input_size: tuple[int, ...], *, rounds: int = 30, seco
         reference: the model that the others are compared with; the first if not given.
         dtype: `"float32"`, or `"bfloat16"` and `"float16"` by autocast.
         clock, load: how time and the machine's load are read.
+        processes: more than one splits the rounds into as many sets, each in a new process, since where memory lies
+            differs from process to process; `precision` then ends nothing, and models must be plain modules.
+        confidence: of all intervals.
     Returns:
         `Comparison`, one `Timing` a model.
     Raises:
-        TypeError, ValueError: no models, an unknown name or number, a reference that computes something wrong.
-        RuntimeError: `cuda` without a GPU.
+        TypeError, ValueError: no models, an unknown name or number, a reference that computes something wrong, a model
+            that cannot go to another process.
+        RuntimeError: `cuda` without a GPU, or a process that ended by itself.
     """
-    started = clock()
-    reference = _check(models, input_size, reference, rounds, seconds, threads, dtype)
-    place, threads = resolve_device(device), threads or cores()
-    plan = [_candidate(name, model, place, dtype) for name, model in models.items()]
-    x = torch.randn(tuple(input_size), generator=torch.Generator().manual_seed(seed))
-    with prepared([c.module for c in plan if c.module is not None], place, threads):
-        x, timer = x.to(place), timer_for(place, clock)
-        timings = {c.name: _gate(c, x, timer) for c in plan}
-        if timings[reference].reason:
-            raise ValueError(f"the reference {reference!r} cannot be timed: {timings[reference].reason}")
-        runs, calls = {c.name: c.run for c in plan if not timings[c.name].reason}, {}
-        for name, run in runs.items():
-            calls[name], warm = _warm_up(run, x, timer, 0.25 * seconds / len(runs), clock)
-            timings[name] = dataclasses.replace(timings[name], warm=warm)
-        again = f"{reference} (again)"
-        runs[again], calls[again] = runs[reference], calls[reference]
-        done, stopped = _rounds(runs, calls, x, timer, rounds, precision, started + seconds, seed, clock, load)
-    timings, control, floor = _judge(timings, done, reference, again, seed)
-    return Comparison(timings, reference, control, floor, tuple(done), stopped, clock() - started, threads, str(place))
+    started, reference = clock(), _check(models, input_size, reference, rounds, seconds, threads, dtype)
+    whole("processes", processes)
+    in_range("confidence", confidence, 0.5, 0.9999)
+    place, before = resolve_device(device), state(device)
+    settings = Settings(tuple(input_size), rounds, seconds, threads or cores(), str(place), seed, reference, dtype,
+                        precision, clock, load)
+    parts = [_measure(models, settings)] if processes == 1 else _in_processes(models, settings, processes)
+    done = [r for part in parts for r in part.rounds]
+    timings, control, floor = judged(_together(parts), done, reference, _again(reference), seed, confidence)
+    stopped = next(s for s in ("seconds", "disturbed", "rounds", "precise") if s in [part.stopped for part in parts])
+    return Comparison(timings, reference, control, floor, tuple(done), stopped, clock() - started, settings.threads,
+                      str(place), processes, confidence, before, state(device))
 
 
 def _check(models, input_size, reference, rounds, seconds, threads, dtype) -> str:
@@ -124,19 +135,60 @@ def _check(models, input_size, reference, rounds, seconds, threads, dtype) -> st
     return reference
 
 
-def _candidate(name: str, model, place: torch.device, dtype: str) -> Candidate:
-    """A module, run as it is or under autocast, and its float64 copy to agree with."""
-    if isinstance(model, Candidate):
-        return dataclasses.replace(model, name=name)
+def _again(reference: str) -> str:
+    """The name under which the reference takes part a second time."""
+    return f"{reference} (again)"
 
-    def cast(x: Tensor) -> Tensor:
-        with torch.autocast(place.type, getattr(torch, dtype)):
-            return model(x)
 
-    def exact(x: Tensor) -> Tensor:
-        return copy.deepcopy(model).cpu().double()(x)
+def _measure(models: dict, s: Settings, process: int = 0) -> Part:
+    """Gate, warm up and time all models in this process, which is the one of that number."""
+    started, place = s.clock(), torch.device(s.device)
+    plan = [candidate(name, model, place, s.dtype) for name, model in models.items()]
+    x = torch.randn(s.input_size, generator=torch.Generator().manual_seed(s.seed))
+    with prepared([c.module for c in plan if c.module is not None], place, s.threads):
+        x, timer = x.to(place), timer_for(place, s.clock)
+        timings = {c.name: _gate(c, x, timer) for c in plan}
+        if timings[s.reference].reason:
+            raise ValueError(f"the reference {s.reference!r} cannot be timed: {timings[s.reference].reason}")
+        runs, calls = {c.name: c.run for c in plan if not timings[c.name].reason}, {}
+        for name, run in runs.items():
+            calls[name], warm = _warm_up(run, x, timer, 0.25 * s.seconds / len(runs), s.clock)
+            timings[name] = dataclasses.replace(timings[name], warm=warm)
+        again = _again(s.reference)
+        runs[again], calls[again] = runs[s.reference], calls[s.reference]
+        done, stopped = _rounds(runs, calls, x, timer, s, started + s.seconds, process)
+    return Part(timings, done, stopped, s.clock() - started)
 
-    return Candidate(name, model if dtype == "float32" else cast, exact, dtype, module=model)
+
+# --------------------------------------------------------------------------------------------- several processes
+def _in_processes(models: dict, s: Settings, processes: int) -> list[Part]:
+    """The rounds in that many sets, one after the other, each in a new process; this one waits."""
+    for name, model in models.items():
+        packed(f"models[{name!r}]", model)                   # says which one cannot travel, before any work
+    end, starting, parts = s.clock() + s.seconds, 0.0, []
+    for process in range(processes):
+        rounds = len(range(process, s.rounds, processes)) or 1
+        share = max((end - s.clock()) / (processes - process) - starting, 0.001)
+        own = dataclasses.replace(s, rounds=rounds, seconds=share, precision=0.0)
+        begun = s.clock()
+        parts.append(fresh(_unpacked, packed("clock or load", (models, own, process))))
+        starting = max(starting, s.clock() - begun - parts[-1].seconds)
+    return parts
+
+
+def _unpacked(data: bytes) -> Part:
+    """`_measure` in the new process."""
+    return _measure(*pickle.loads(data))
+
+
+def _together(parts: list[Part]) -> dict[str, Timing]:
+    """One timing a model: the first call of the first process, the worst of all else."""
+    def worst(name: str) -> Timing:
+        found = [part.timings[name] for part in parts]
+        refused = next((t for t in found if t.reason), None)
+        return refused or dataclasses.replace(found[0], error=max(t.error for t in found),
+                                              warm=all(t.warm for t in found))
+    return {name: worst(name) for name in parts[0].timings}
 
 
 # --------------------------------------------------------------------------------------------- correct before timed
@@ -145,17 +197,17 @@ def _gate(c: Candidate, x: Tensor, timer) -> Timing:
 
     Returns: a `Timing` with `first_call`, `error`, and a `reason` if the model may not be timed further.
     """
-    outputs, few = [], x[:2].cpu()
+    few = x[:2].cpu()
     try:
-        first, _ = timer(lambda x: outputs.append(c.run(x)), x)
+        first, output = timer.first(c.run, x)
     except Exception as error:
         raise ValueError(f"{c.name} does not take an input of {tuple(x.shape)}: {error}") from error
     blank = Timing(c.name, len(x), c.dtype, c.runtime, first_call=first)
-    got, wanted = outputs[0][:2].double().cpu(), c.exact(few.double())
+    got, wanted = output[:2].double().cpu(), c.exact(few.double())
     if got.shape != wanted.shape:
         return dataclasses.replace(blank, reason=f"output is {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
-    if lost := int((~outputs[0].isfinite()).sum()):
-        return dataclasses.replace(blank, reason=f"{lost} of {outputs[0].numel()} outputs are not finite")
+    if lost := int((~output.isfinite()).sum()):
+        return dataclasses.replace(blank, reason=f"{lost} of {output.numel()} outputs are not finite")
     error = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
     tf32 = x.is_cuda and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     allowed = TF32_BUDGET if c.dtype == "float32" and tf32 else BUDGETS[c.dtype]
@@ -167,38 +219,39 @@ def _gate(c: Candidate, x: Tensor, timer) -> Timing:
 # --------------------------------------------------------------------------------------------- rounds
 def _warm_up(run, x: Tensor, timer, seconds: float, clock) -> tuple[int, bool]:
     """Call until three windows agree within `WARM`. Returns: calls that fill a window, and whether they agreed."""
-    end = clock() + seconds
-    one, calls, windows = timer(run, x)[0], 1, []
+    end, calls, windows = clock() + seconds, 1, []
     while len(windows) < 3 or max(windows[-3:]) > (1 + WARM) * min(windows[-3:]):
-        calls = min(100, max(1, math.ceil(WINDOW_SECONDS / max(one, 1e-9))))
-        one = float(np.median([timer(run, x)[0] for _ in range(calls)]))
-        windows.append(one)
-        if clock() > end:
+        width = max(calls, FEWEST_WARM_UP_CALLS)
+        windows.append(float(np.median([taken for taken, _ in timer.series(run, x, width)])))
+        calls = _calls(windows[-1])
+        if clock() + 3 * width * windows[-1] > end:          # torch makes three calls to time one
             return calls, False
     return calls, True
 
 
-def _rounds(runs, calls, x, timer, wanted, precision, deadline, seed, clock, load) -> tuple[list[Round], str]:
+def _calls(seconds: float) -> int:
+    """How many calls that take so long fill `WINDOW_SECONDS`."""
+    return min(100, max(1, math.ceil(WINDOW_SECONDS / max(seconds, 1e-9))))
+
+
+def _rounds(runs, calls, x, timer, s: Settings, deadline: float, process: int) -> tuple[list[Round], str]:
     """Rounds in random order until enough are quiet, intervals are narrow, or time is up. Returns: them, and why."""
-    rng, done, longest = np.random.default_rng(seed), [], 0.0
+    rng, done, longest = np.random.default_rng([s.seed, process]), [], 0.0
     while True:
         order = tuple(rng.permutation(list(runs)).tolist())
-        before, start = load(), clock()
-        pairs = {}
-        for name in order:
-            runs[name](x)                                    # brings this model's weights back into the caches
-            pairs[name] = [timer(runs[name], x) for _ in range(calls[name])]
-        taken = clock() - start
-        done.append(Round(order, taken, between(before, load(), taken), pairs))
+        before, start = s.load(), s.clock()
+        pairs = {name: timer.series(runs[name], x, calls[name]) for name in order}
+        taken = s.clock() - start
+        done.append(Round(order, taken, between(before, s.load(), taken), pairs, process))
         longest = max(longest, taken)
         quiet = [r for r in done if not r.load.disturbed]
-        if len(quiet) >= wanted:
+        if len(quiet) >= s.rounds:
             return done, "rounds"
-        if len(done) >= 3 * wanted:
+        if len(done) >= 3 * s.rounds:
             return done, "disturbed"
-        if len(quiet) >= 10 and len(quiet) % 5 == 0 and _narrow(quiet, runs, precision, seed):
+        if len(quiet) >= 10 and len(quiet) % 5 == 0 and _narrow(quiet, runs, s.precision, s.seed):
             return done, "precise"
-        if clock() + longest > deadline:
+        if s.clock() + longest > deadline:
             return done, "seconds"
 
 
@@ -207,39 +260,3 @@ def _narrow(rounds: list[Round], names, precision: float, seed: int) -> bool:
     draws = resampled_rounds(len(rounds), seed)
     found = (median_interval(np.array([r.value(name) for r in rounds]), draws) for name in names)
     return all(high - low <= 2 * precision * middle for middle, low, high in found)
-
-
-# --------------------------------------------------------------------------------------------- verdicts
-def _judge(timings: dict, done: list[Round], reference: str, again: str, seed: int):
-    """Medians, ratios and verdicts from the quiet rounds, or from all of them, without a verdict, if too few are."""
-    quiet = [r for r in done if not r.load.disturbed]
-    why = None if len(quiet) >= MIN_ROUNDS else (f"{len(quiet)} of {len(done)} rounds were quiet and {MIN_ROUNDS} are "
-                                                 f"needed; give it more time on a quieter machine")
-    used = done if why else quiet
-    draws = resampled_rounds(len(used), seed)
-    values = {name: np.array([max(r.value(name), 1e-12) for r in used]) for name in used[0].order}
-
-    def ratio(name: str) -> tuple[float, float, float]:
-        return tuple(math.exp(v) for v in median_interval(np.log(values[name] / values[reference]), draws))
-    control = ratio(again)
-    floor = max(MIN_FLOOR, *(math.exp(abs(math.log(bound))) - 1 for bound in control[1:]))
-    for name in set(values) - {again}:
-        middle, low, high = ratio(name)
-        verdict = "reference" if name == reference else "inconclusive" if why else judge(low, high, floor)
-        samples = [call for r in used for call in r.seconds_of(name)]
-        medians = dict(zip(("median", "low", "high"), median_interval(values[name], draws)))
-        timings[name] = dataclasses.replace(
-            timings[name], **medians, ratio=middle, ratio_low=low, ratio_high=high, verdict=verdict, reason=why,
-            n=len(samples), samples=tuple(call for r in done for call in r.seconds_of(name)),
-            percentiles={p: float(np.percentile(samples, p)) for p in PERCENTILES if len(samples) >= samples_needed(p)},
-            events_over_clock=float(np.median([a / max(b, 1e-12) for r in done for a, b in r.calls[name]])))
-    return timings, control, floor
-
-
-def judge(low: float, high: float, floor: float) -> str:
-    """The verdict on a ratio whose interval is (`low`, `high`), where differences up to `floor` are noise."""
-    if high < 1 / (1 + floor):
-        return "faster"
-    if low > 1 + floor:
-        return "slower"
-    return "tie" if 1 / (1 + floor) <= low and high <= 1 + floor else "inconclusive"

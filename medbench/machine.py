@@ -141,6 +141,30 @@ def _ask_nvml(device, question) -> dict:
         return {"nvml": None, "reason": f"NVML: {error}"}
 
 
+def process_memory(device="auto") -> dict:
+    """Bytes that this process holds on the GPU, its context and libraries among them, or None with the reason."""
+    def question(nvml, handle):
+        listed = {p.pid: p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        held = listed.get(os.getpid())
+        return {"byte": held, **({} if held is not None else
+                                 {"reason": "NVML does not tell this process's memory, as in most containers"})}
+    return _answer(device, question, "byte")
+
+
+def energy_counter(device="auto") -> dict:
+    """Joules that the GPU has used since its driver was loaded, or None with the reason."""
+    return _answer(device, lambda nvml, handle: {
+        "joule": nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000}, "joule")
+
+
+def _answer(device, question, key: str) -> dict:
+    """NVML's answer under `key`, or None there with the reason; also where there is no GPU to ask."""
+    kind = resolve_device(device)
+    if kind.type != "cuda":
+        return {key: None, "reason": gpu(device)["reason"]}
+    return {key: None} | {k: v for k, v in _ask_nvml(kind, question).items() if k != "nvml"}
+
+
 def hardware(device="auto") -> dict:
     """Processor, memory, GPU and operating system: what stays the same from run to run."""
     import psutil
@@ -166,7 +190,10 @@ def torch_setup() -> dict:
 def state(device="auto") -> dict:
     """Load, pressure and, on a GPU, clocks, power and throttling at this moment."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    now = {"load_1min": load, "cpu_pressure": pressure()}
+    clocks = [float(mhz) for mhz in re.findall(r"^cpu MHz\s*: ([\d.]+)", _read("/proc/cpuinfo"), re.MULTILINE)]
+    now = {"load_1min": load, "cpu_pressure": pressure(), "cpu_clock_mhz": max(clocks, default=None)}
+    if not clocks:
+        now["cpu_clock_mhz_reason"] = "the kernel tells no clock of the processors"
     if now["cpu_pressure"] is None:
         now["cpu_pressure_reason"] = "the kernel offers no /proc/pressure/cpu"
     if resolve_device(device).type == "cuda":

@@ -1,7 +1,7 @@
 r"""The parts of a fair timing: how a call is timed, whether the machine was quiet, and what a few samples allow to say.
 
-What lives here, top to bottom: timers for the CPU and for CUDA; `read_load` and the quiet gate; `prepared`, which puts
-models and torch into the state in which they are timed and back; statistics over rounds.
+What lives here, top to bottom: timers for the CPU and for CUDA, on torch's own; `read_load` and the quiet gate;
+`prepared`, which puts models and torch into the state in which they are timed and back; statistics over rounds.
 
 Clock and load are passed in, so that a test can play a slow model or a busy machine.
 """
@@ -19,49 +19,84 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 PRESSURE_LIMIT = 0.10        # share of a round in which some task waited for a processor
 STEAL_LIMIT = 0.05           # share of processor time that the hypervisor gave to others
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+FEWEST_PROCESSES = 5         # from which on whole processes are resampled
+EVENTS_BAND = (0.80, 1.05)   # events over outer clock: a launch and a wait, some 10 us, lie outside the events
+EVENTS_FROM = 100e-6         # seconds; in a shorter call those 10 us weigh too much to tell
 
 
 # --------------------------------------------------------------------------------------------- one call
 class CpuTimer:
-    """Seconds that one call takes by the clock."""
+    """Seconds that one call takes by the clock, with `torch.utils.benchmark.Timer`.
+
+    Before each timed call torch makes two that do not count, so weights are in the caches again after another model;
+    the garbage collector rests while it times.
+    """
+
+    statement = "run(x)"
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
 
     def __call__(self, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
-        """(seconds, seconds by the outer clock), here the same."""
+        """One timed call: (seconds, seconds by the outer clock); on the CPU the same."""
+        return self.series(run, x, 1)[0]
+
+    def series(self, run: Callable[[Tensor], Tensor], x: Tensor, calls: int) -> list[tuple[float, float]]:
+        """So many timed calls, one after the other."""
+        timer = self._timer({"run": run, "x": x}, self.clock)
+        return [(seconds, seconds) for seconds in (timer.timeit(1).raw_times[0] for _ in range(calls))]
+
+    def first(self, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, Tensor]:
+        """(seconds, output) of a call with none before it, for which torch's timer has no way."""
         start = self.clock()
-        run(x)
-        taken = self.clock() - start
-        return taken, taken
+        output = run(x)
+        return self.clock() - start, output
+
+    def _timer(self, names: dict, clock: Callable[[], float]) -> Timer:
+        # torch's timer times one thread unless it is told
+        return Timer(self.statement, globals=names, timer=clock, num_threads=torch.get_num_threads())
 
 
-class CudaTimer:
+class CudaTimer(CpuTimer):
     """Seconds between two events on the GPU, and by the clock around them: who does not wait times the launch alone."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter):
-        self.clock = clock
-        self.before, self.after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    statement = "before.record(); run(x); after.record()"
 
-    def __call__(self, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
-        """(seconds between the events, seconds by the outer clock); they must nearly agree."""
-        torch.cuda.synchronize(x.device)
-        start = self.clock()
-        self.before.record()
-        run(x)
-        self.after.record()
-        torch.cuda.synchronize(x.device)
-        return self.before.elapsed_time(self.after) / 1000, self.clock() - start
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, device: torch.device | None = None):
+        def waiting() -> float:
+            torch.cuda.synchronize(device)
+            return clock()
+        super().__init__(waiting)
+
+    def series(self, run: Callable[[Tensor], Tensor], x: Tensor, calls: int) -> list[tuple[float, float]]:
+        """So many times (seconds between the events, seconds by the outer clock); the two must nearly agree."""
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        timer = self._timer({"run": run, "x": x, "before": before, "after": after}, self.clock)
+        found = []
+        for _ in range(calls):
+            outer = timer.timeit(1).raw_times[0]
+            found.append((before.elapsed_time(after) / 1000, outer))         # of the last call, the timed one
+        return found
 
 
-def timer_for(device: torch.device, clock: Callable[[], float]) -> CpuTimer | CudaTimer:
+def timer_for(device: torch.device, clock: Callable[[], float]) -> CpuTimer:
     """The timer that waits for the work of that device."""
-    return CudaTimer(clock) if device.type == "cuda" else CpuTimer(clock)
+    return CudaTimer(clock, device) if device.type == "cuda" else CpuTimer(clock)
+
+
+def events_note(ratio: float | None, seconds: float) -> str | None:
+    """What is wrong where the GPU's own times and the outer clock disagree: `ratio` of the first to the second."""
+    low, high = EVENTS_BAND
+    if ratio is None or seconds < EVENTS_FROM or low <= ratio <= high:
+        return None
+    return (f"the GPU's events say {ratio:.2f} times what the outer clock says; wanted {low:g} to {high:g}, so part of "
+            f"this time is not the model's, or runs on another stream")
 
 
 # --------------------------------------------------------------------------------------------- the quiet gate
@@ -151,14 +186,41 @@ def resampled_rounds(rounds: int, seed: int) -> np.ndarray:
 
     Blocks are about the cube root of `rounds` long. Source: Kuensch 1989, Annals of Statistics 17(3).
     """
+    return _blocks(np.random.default_rng(seed), rounds, rounds, RESAMPLES)
+
+
+def _blocks(rng: np.random.Generator, rounds: int, wanted: int, times: int) -> np.ndarray:
+    """Indices (times, wanted) into `rounds` rounds, drawn as blocks of neighbours."""
     length = max(1, round(rounds ** (1 / 3)))
-    starts = np.random.default_rng(seed).integers(0, rounds - length + 1, (RESAMPLES, math.ceil(rounds / length)))
-    return (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :rounds]
+    starts = rng.integers(0, rounds - length + 1, (times, math.ceil(wanted / length)))
+    return (starts[:, :, None] + np.arange(length)).reshape(times, -1)[:, :wanted]
 
 
-def median_interval(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, float]:
-    """Median of one value a round, and the 95 % interval of it over resampled rounds."""
-    low, high = np.quantile(np.median(values[draws], axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+def resampled(processes: list[int], seed: int) -> np.ndarray:
+    """Indices (RESAMPLES, about as many as rounds) that keep together what belongs together.
+
+    From five processes on, whole processes are drawn and then blocks of rounds within each; below that, processes stay
+    as they are and blocks are drawn within each: too few to say how processes differ.
+
+    Args: `processes`: of each round, the process that it ran in. seed: of the draws.
+    Source: Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time", ISMM.
+    """
+    rng, labels = np.random.default_rng(seed), np.asarray(processes)
+    places = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if len(places) == 1:
+        return resampled_rounds(len(labels), seed)
+    if len(places) < FEWEST_PROCESSES:
+        return np.concatenate([own[_blocks(rng, len(own), len(own), RESAMPLES)] for own in places], axis=1)
+    each = math.ceil(len(labels) / len(places))
+    chosen = rng.integers(0, len(places), (RESAMPLES, len(places)))
+    return np.stack([np.concatenate([places[p][_blocks(rng, len(places[p]), each, 1)[0]] for p in row])
+                     for row in chosen])
+
+
+def median_interval(values: np.ndarray, draws: np.ndarray,
+                    confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Median of one value a round, and its interval over resampled rounds."""
+    low, high = np.quantile(np.median(values[draws], axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.median(values)), float(low), float(high)
 
 

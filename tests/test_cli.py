@@ -83,7 +83,7 @@ def shrunk(example: str, run: str) -> list[str]:
     more = {"train": TINY, "evaluate": ["--bootstrap", "5"], "latency": ["--rounds", "1", "--seconds", "1"]}
     if words[0] in ("train", "cost", "latency") and "--preset" not in words:
         words += ["--preset", "smoke"]
-    return words + more.get(words[0], [])
+    return words + more.get(words[0], []) + (["--comparisons", "2"] if "--self-test" in words else [])
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):

@@ -11,6 +11,8 @@ from torch import nn
 
 import medbench as mb
 from medbench import cost, latency, results, timing
+from medbench.comparison import Round
+from medbench.judging import judged
 from medbench.timing import Load
 
 SIZE = (3, 2, 5)
@@ -77,19 +79,19 @@ def test_verdicts_follow_the_seconds():
 
 
 def test_the_control_times_the_reference_twice_and_sets_the_floor():
-    found, models = play({"a": 0.1, "b": 0.2}, reference="b")
+    found, models = play({"a": 0.1, "b": 0.2}, reference="b", spread=0.002)
     middle, low, high = found.control
     assert low < middle < high and middle == pytest.approx(1, abs=0.02)
     assert found.floor >= max(latency.MIN_FLOOR, high - 1, 1 / low - 1) - 1e-12
     assert all(sorted(r.order) == ["a", "b", "b (again)"] for r in found.rounds)
     assert "b (again)" not in found.timings
-    assert models["b"].calls > 1.8 * models["a"].calls
+    assert models["b"].calls - models["a"].calls == 3 * 30   # in each round one more turn of three calls, one timed
 
 
 def test_a_noisy_control_makes_small_differences_ties_or_undecided():
     clock = Clock()
     models = {"a": Sleeper(clock, 0.1, spread=0.5), "b": Sleeper(clock, 0.104, spread=0.5, seed=1)}
-    found = latency.compare(models, SIZE, rounds=20, seconds=1e6, clock=clock, load=Machine(clock), device="cpu")
+    found = latency.compare(models, SIZE, rounds=20, seconds=300, clock=clock, load=Machine(clock), device="cpu")
     assert found.floor > 0.05 and found["b"].verdict in ("tie", "inconclusive")
 
 
@@ -150,6 +152,37 @@ def test_warm_up_goes_on_until_windows_agree():
     found = latency.compare({"a": model}, SIZE, rounds=5, seconds=1e6, clock=clock, load=Machine(clock), device="cpu")
     assert found["a"].warm and found["a"].first_call == pytest.approx(0.6)
     assert max(found["a"].samples) < 0.1 * (1 + 5 * 0.5**7)
+
+
+def test_a_model_that_never_settles_is_timed_and_said_to_be_cold():
+    clock = Clock()
+    model = Sleeper(clock, 0.1, spread=0.5)
+    found = latency.compare({"a": model}, SIZE, rounds=5, seconds=60, clock=clock, load=Machine(clock), device="cpu")
+    assert found["a"].warm is False and found["a"].median and found["a"].rows()[0]["context"]["warm"] is False
+
+
+def test_every_timed_call_is_torch_s_own_with_all_threads(monkeypatch):
+    seen, real = [], timing.Timer
+
+    class Watched(real):
+        def timeit(self, number):
+            found = super().timeit(number)
+            seen.append((number, found.num_threads, found.raw_times[0]))
+            return found
+    monkeypatch.setattr(timing, "Timer", Watched)
+    found, _ = play({"a": 0.1}, rounds=5, threads=3)
+    assert {(number, threads) for number, threads, _ in seen} == {(1, 3)}
+    assert [taken for _, _, taken in seen][-10:] == [taken for r in found.rounds for name in r.order
+                                                     for taken in r.seconds_of(name)]
+
+
+def test_confidence_widens_every_interval():
+    wide, _ = play({"a": 0.1, "b": 0.103}, confidence=0.99)
+    narrow, _ = play({"a": 0.1, "b": 0.103}, confidence=0.8)
+    for name in ("a", "b"):
+        assert wide[name].low < narrow[name].low and wide[name].high > narrow[name].high
+    assert wide["b"].ratio_high > narrow["b"].ratio_high and wide.floor >= narrow.floor and wide.confidence == 0.99
+    assert wide.control[2] - wide.control[1] > narrow.control[2] - narrow.control[1]
 
 
 # --------------------------------------------------------------------------------------------- the quiet gate
@@ -249,6 +282,39 @@ def test_resampled_rounds_keep_neighbours_together():
     assert (np.diff(draws, axis=1) == 1).mean() > 0.6        # blocks of three
 
 
+def play_processes(effects, rounds=8, spread=0.002, seed=0):
+    """Rounds of a reference and of a second model whose ratio to it differs from process to process."""
+    rng, done = np.random.default_rng(seed), []
+    for process, effect in enumerate(effects):
+        for _ in range(rounds):
+            taken = {name: scale * math.exp(spread * rng.normal())
+                     for name, scale in {"a": 0.1, "a (again)": 0.1, "b": 0.1 * effect}.items()}
+            done.append(Round(tuple(taken), 0.3, timing.Disturbance(0.0, 0.0),
+                              {name: [(t, t)] for name, t in taken.items()}, process))
+    blank = {name: latency.Timing(name, 1, "float32", "eager") for name in ("a", "b")}
+    timings, _, _ = judged(blank, done, "a", "a (again)", 0, 0.95)
+    return timings["b"]
+
+
+def test_from_five_processes_on_their_differences_are_in_the_interval():
+    effects = (0.94, 1.06, 0.97, 1.05, 1.02)
+    among, within = play_processes(effects), play_processes(effects[:4])
+    assert among.ratio_low < 0.98 and among.ratio_high > 1.04
+    same = play_processes([1.01] * 5)
+    assert 1.005 < same.ratio_low < same.ratio_high < 1.015
+    assert within.n == 32 and among.n == 40
+
+
+def test_draws_take_whole_processes_or_stay_within_each():
+    many = timing.resampled([0] * 6 + [1] * 6 + [2] * 6 + [3] * 6 + [4] * 4, seed=0)
+    counted = [np.bincount(np.repeat(np.arange(5), [6, 6, 6, 6, 4])[row], minlength=5) for row in many]
+    assert many.shape == (timing.RESAMPLES, 30) and all((c % 6 == 0).all() for c in counted)
+    assert len({tuple(c) for c in counted}) > 50
+    few = timing.resampled([0] * 6 + [3] * 4, seed=0)
+    assert few.shape == (timing.RESAMPLES, 10) and (few[:, :6] < 6).all() and (few[:, 6:] >= 6).all()
+    assert np.array_equal(timing.resampled([2] * 27, seed=4), timing.resampled_rounds(27, seed=4))
+
+
 # --------------------------------------------------------------------------------------------- manners
 def test_everything_is_put_back():
     clock = Clock()
@@ -291,6 +357,11 @@ def test_rows_become_records(tmp_path):
     assert "differs from float64" in table.loc["latency.latency.bad.b3", "reason"]
     assert table.loc["latency.noise_floor.b3", "value"] == found.floor
     assert table.loc["latency.conclusion.b3", "text"] == found.text
+    by_round = table.loc["latency.rounds.b3", "by_round"]
+    assert by_round["seconds"] == [r.seconds for r in found.rounds] and by_round["process"] == [0] * 30
+    assert by_round["pressure"] == [0.0] * 30 and by_round["disturbed"] == [False] * 30 and len(by_round["steal"]) == 30
+    assert {"load_1min", "cpu_pressure"} <= set(table.loc["latency.rounds.b3", "machine_before"])
+    assert set(found.after) == set(found.before) and to.stat().st_size < 60_000
     assert list(found.frame().columns[:5]) == ["model", "batch", "dtype", "runtime", "latency_ms"]
     assert "<table" in found._repr_html_() and len(found) == 3 and list(found) == ["softmax", "window", "bad"]
 
@@ -304,6 +375,8 @@ def test_rows_become_records(tmp_path):
     ({"a": nn.Linear(5, 4)}, {"dtype": "int8"}, "dtype is 'int8'; allowed: 'float32'"),
     ({"a": nn.Linear(5, 4)}, {"rounds": 0}, "rounds is 0; wanted a number from 1"),
     ({"a": nn.Linear(5, 4)}, {"seconds": -1}, "seconds is -1"),
+    ({"a": nn.Linear(5, 4)}, {"processes": 0}, "processes is 0; wanted a whole number from 1"),
+    ({"a": nn.Linear(5, 4)}, {"confidence": 95}, "confidence is 95; wanted a number from 0.5"),
     ({"a": nn.Linear(5, 4)}, {"device": "tpu"}, "device is 'tpu'; allowed"),
 ])
 def test_errors_say_what_came_and_what_was_wanted(models, options, words):

@@ -37,13 +37,16 @@ ORDER = [
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
-    {"counting", "cost", "timing", "comparison", "roofline", "latency", "viewing", "localisation", "faithfulness",
-     "saliency", "mixing", "plots"}, {"peers"},
+    {"counting", "cost", "timing", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
+     "latency", "memory", "energy", "selftest", "viewing", "localisation", "faithfulness", "saliency", "mixing",
+     "plots"},
+    {"peers"},
     {"book"}, {"console", "commands"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
-GENERAL = {"cost", "counting", "latency", "comparison", "roofline", "timing", "saliency", "viewing", "localisation",
-           "faithfulness", "mixing", "plots"}
+GENERAL = {"cost", "counting", "latency", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
+           "timing", "memory", "energy", "selftest", "saliency", "viewing", "localisation", "faithfulness", "mixing",
+           "plots"}
 PLAIN = {"checks", "config", "files", "machine", "records", "results"}
 
 
