@@ -1,0 +1,117 @@
+"""Where lines cross: time against the number of tokens, and below it where one contender becomes the faster one."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+
+from .look import figure, logarithmic, need, style
+
+SAID = {"always": "faster wherever it could be told", "never": "nowhere faster", "several": "crosses more than once",
+        "undecided": "not told apart", "gains": "", "loses": ""}
+
+
+def crossover(table, found=None, axes=None, *, reference: str = "softmax"):
+    """Time over the reference's against the number of tokens, both logarithmic, and the crossovers in a strip below.
+
+    Args: `table` columns `model`, `at` (tokens), `ratio`, `ratio_low`, `ratio_high` and `reason` (NaN, and why, where a
+    contender was left out: its line ends with a cross and the legend says which); `found` columns `model`, `value`,
+    `low`, `high`, `closed_form` (tokens) and `outcome`, one row a contender: filled markers are measured, with their
+    intervals, open ones are where multiply-adds cross; `axes` two Axes, by default of a new figure.
+    Returns: the two Axes, or one without `found`.
+    """
+    table = need(table, "model", "at", "ratio", "reason")
+    table = table[table.model != reference]
+    need(table, "model")
+    names = list(dict.fromkeys(table.model))
+    if axes is None:
+        axes = figure(1 if found is None else 2, 1, width=7, height=4 if found is None else 4.4 + 0.26 * len(names))[1]
+    upper = np.atleast_1d(axes)[0]
+    upper.axhline(1, color="black", linewidth=1)
+    ends = {}
+    for place, name in enumerate(names):
+        ends[name] = _line(upper, table[table.model == name].sort_values("at"), name, place)
+    _tokens(upper, table["at"])
+    logarithmic(upper, "y")
+    upper.set(ylabel=f"time over {_label(reference)}'s (1)", title=f"below the line: faster than {_label(reference)}")
+    _name_ends(upper, {name: end for name, end in ends.items() if end is not None}, names)
+    if upper.get_legend_handles_labels()[1]:
+        upper.legend(fontsize=7, loc="best")
+    if found is None:
+        return upper
+    _strip(axes[1], need(found, "model", "value", "low", "high", "closed_form", "outcome").set_index("model"), names,
+           table["at"])
+    return axes
+
+
+def _label(name: str) -> str:
+    return style(name).label.replace("_", " ")
+
+
+def _line(ax: Axes, part, name: str, place: int):
+    """One contender's line with its intervals; a cross and a word in the legend where it ended early. Returns: its last
+    point, or None without any."""
+    look, timed = style(name, place), part.dropna(subset=["ratio"])
+    if timed.empty:
+        ax.plot([], [], " ", label=f"{_label(name)}: {part.reason.iloc[0]}")
+        return None
+    bounds = {"ratio_low", "ratio_high"} <= set(timed.columns)
+    ends = np.stack([timed.ratio - timed.ratio_low, timed.ratio_high - timed.ratio]) if bounds else None
+    ax.errorbar(timed["at"], timed.ratio, yerr=None if ends is None else np.nan_to_num(ends.astype(float)).clip(min=0),
+                color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=5, capsize=2, linewidth=1.4)
+    last, out = timed.iloc[-1], part[part.ratio.isna() & (part["at"] > timed["at"].max())]
+    if len(out):
+        ax.plot(last["at"], last.ratio, "x", color="black", markersize=11, markeredgewidth=2,
+                label=f"{_label(name)}, {out['at'].iloc[0]:,}: {out.reason.iloc[0].split(', too')[0]}")
+    return last["at"], last.ratio
+
+
+def _name_ends(ax: Axes, ends: dict, names: list[str]) -> None:
+    """Each line's name behind its last point, moved apart where they would touch."""
+    if not ends:
+        return
+    right = max(at for at, _ in ends.values())
+    low, high = np.log(ax.get_ylim())
+    gap, height = 0.062 * (high - low), -np.inf
+    for name in sorted(ends, key=lambda name: ends[name][1]):
+        at, value = ends[name]
+        height = max(np.log(value), height + gap) if at == right else np.log(value)
+        ax.annotate(_label(name), (at, value), xytext=(right * 1.25, np.exp(height)), fontsize=8, va="center",
+                    color=style(name, names.index(name)).color, annotation_clip=False,
+                    arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6})
+
+
+def _strip(ax: Axes, found, names: list[str], sizes) -> None:
+    """A row for each contender: filled where time crosses, with its interval, open where multiply-adds do."""
+    left, right = 0.2 * min(sizes.min(), found.closed_form.min()), sizes.max()
+    for place, name in enumerate(names):
+        if name not in found.index:
+            continue
+        row, look = found.loc[name], style(name, place)
+        if np.isfinite(row.value):
+            ends = [left if np.isnan(row.low) else row.low, right if np.isnan(row.high) else row.high]
+            ax.plot(ends, [place, place], color=look.color, linewidth=3, alpha=0.5, solid_capstyle="butt")
+            ax.plot(row.value, place, look.marker, color=look.color, markersize=8)
+        elif SAID[row.outcome]:
+            ax.text(right, place, SAID[row.outcome], fontsize=7, va="center", ha="right", color="black")
+        if np.isfinite(row.closed_form):
+            ax.plot(row.closed_form, place, look.marker, color=look.color, markersize=9, markerfacecolor="none",
+                    markeredgewidth=1.5)
+    _tokens(ax, sizes)
+    ax.set_xlim(min(sizes.min(), found.closed_form.min()) / 1.4, sizes.max() * 1.4)
+    ax.set_yticks(range(len(names)), [_label(name) for name in names])
+    ax.set(ylim=(len(names) - 0.5, -0.5), xlabel="number of tokens $N$",
+           title="where they cross. filled: time, with its 95 % interval; open: multiply-adds")
+
+
+def _tokens(ax: Axes, sizes) -> None:
+    """A logarithmic axis with the measured sizes as its ticks."""
+    ax.set_xscale("log")
+    ax.set_xticks(sorted(set(sizes)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(axis="x", labelsize=8)
+    ax.set_xlabel("number of tokens $N$")
+    ax.grid(axis="both", alpha=0.2)
