@@ -243,6 +243,8 @@ def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None
             print(crossing.summary(step), file=sys.stderr)
             if to:
                 _record_all(part, crossing.rows(step), to)
+        order = (*ALL_MODELS, growing.WRITTEN_OUT)
+        points.sort(key=lambda p: (p.at, order.index(p.name)))
         if part == "tokens":
             for found in [c for reference in ("softmax", growing.WRITTEN_OUT)
                           for c in crossing.crossovers(points, reference)]:

@@ -20,6 +20,6 @@ from .look import STYLE, Style, figure, label, style
 from .mechanism import cost_curves, curves, mixing_maps, who_mixes
 from .records import confusion, forest, latency, pareto, roofline, samples, scores, time_against_macs
 
-__all__ = ["STYLE", "Style", "confusion", "cost_curves", "crossover", "curves", "failures", "figure", "forest", "gallery", "label",
-           "latency", "mixing_maps", "pareto", "pyramid", "roofline", "saliency_grid", "samples", "scores", "stacked",
-           "style", "time_against_macs", "who_mixes"]
+__all__ = ["STYLE", "Style", "confusion", "cost_curves", "crossover", "curves", "failures", "figure", "forest",
+           "gallery", "label", "latency", "mixing_maps", "pareto", "pyramid", "roofline", "saliency_grid", "samples",
+           "scores", "stacked", "style", "time_against_macs", "who_mixes"]
