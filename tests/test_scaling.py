@@ -333,8 +333,9 @@ def test_the_figure_marks_crossings_and_ends():
     found = [crossing.crossover(points, "other", closed_form=100), crossing.crossover(points, "dear")]
     upper, lower = plots.crossover(crossing.table(points), crossing.crossover_table(found))
     upper.figure.canvas.draw()
-    words = [t.get_text() for t in upper.get_legend().get_texts()]
-    assert len(words) == 1 and words[0].startswith("dear, 1,024: would take about")
+    words = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert len(words) == 1 and words[0].startswith("dear at 1,024: would take about")
+    assert sum(line.get_marker() == "x" and len(line.get_xdata()) for line in upper.lines) == 1
     assert {t.get_text() for t in upper.texts} == {"other", "dear"}
     assert upper.get_xscale() == upper.get_yscale() == "log"
     drawn = [line.get_xdata() for line in lower.lines]
