@@ -95,17 +95,15 @@ def _name_ends(ax: Axes, ends: dict, names: list[str]) -> None:
 
 def _strip(ax: Axes, found, names: list[str], sizes) -> None:
     """A row for each contender: filled where time crosses, with its interval, open where multiply-adds do."""
-    left, right = sizes.min(), sizes.max()
     for place, name in enumerate(names):
         if name not in found.index:
             continue
         row, look = found.loc[name], style(name, place)
         if np.isfinite(row.value):
-            ends = [left if np.isnan(row.low) else row.low, right if np.isnan(row.high) else row.high]
-            ax.plot(ends, [place, place], color=look.color, linewidth=3, alpha=0.5, solid_capstyle="butt")
+            ax.plot([row.low, row.high], [place, place], color=look.color, linewidth=3, alpha=0.5)
             ax.plot(row.value, place, look.marker, color=look.color, markersize=8)
         elif SAID[row.outcome]:
-            ax.text(right, place, SAID[row.outcome], fontsize=7, va="center", ha="right", color="black")
+            ax.text(sizes.max(), place, SAID[row.outcome], fontsize=7, va="center", ha="right", color="black")
         if np.isfinite(row.closed_form):
             ax.plot(row.closed_form, place, look.marker, color=look.color, markersize=9, markerfacecolor="none",
                     markeredgewidth=1.5)
