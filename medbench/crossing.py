@@ -75,8 +75,9 @@ def summary(step: list[Point], reference: str = "softmax") -> str:
     for verdict, words in groups.items():
         names = [name for name, r in found.items() if r.verdict == verdict and r.value is not None]
         parts += [f"{words}: {', '.join(names)}"] if names else []
-    first = step[0]
-    return f"At {first.at:,} {PARTS[first.part][1]}: {'; '.join(parts + out) or 'nothing to compare'}."
+    size, unit = step[0].at, PARTS[step[0].part][1]
+    unit = unit.removesuffix("s") if size == 1 else unit
+    return f"At {size:,} {unit}: {'; '.join(parts + out) or 'nothing to compare'}."
 
 
 def table(points: Iterable[Point], reference: str = "softmax"):
