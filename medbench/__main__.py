@@ -1,4 +1,4 @@
-"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|explain|book`.
+"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|scaling|explain|book`.
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
@@ -15,6 +15,7 @@ import typer
 from . import commands, console, results, saliency
 from .checks import one_of
 from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
+from .scaling import PARTS
 
 NOTICE = "For research and teaching, not for clinical use."
 
@@ -177,6 +178,22 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
     """
     names = commands.listed(mechanism, "mechanism", MECHANISMS) or MECHANISMS
     console.show(commands.peers(names, batch, seconds, record or None), form)
+
+
+@command("""scaling --record 12_scaling
+scaling --part tokens,batches --seconds 20 --record 12_scaling --again""")
+def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}; several with "
+                                               "commas, by default all")] = (),
+            seconds: Annotated[float, _option("--seconds", min=0.1, help="for each size at most")] = 40.0,
+            again: Annotated[bool, typer.Option("--again", help="time recorded sizes once more")] = False,
+            device: Device = "auto", record: Chapter = "", form: Form = "table"):
+    """Time everything at growing sizes.
+
+    Single layers against the number of tokens, whole models against image size, threads and batch, until time or memory
+    runs out. With --record every size is kept as it is done, and the same command goes on where it was.
+    """
+    names = commands.listed(part, "part", tuple(PARTS)) or list(PARTS)
+    console.show(commands.scaling(names, seconds, device, again, record or None), form)
 
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png

@@ -1,7 +1,7 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
 What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
-images; costs, latency and other people's layers. Every function checks all of its input before it starts to work.
+images; costs, latency, other people's layers, growing sizes. Every function checks all of its input before it works.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 
 from . import cost as counting
 from . import latency as timing
-from . import results, saliency, training
+from . import records, results, saliency, training
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
 from .data import load_data, read_image, to_input
 from .files import cache_dir, read_json, write_json
-from .machine import resolve_device, slug
+from .machine import cores, resolve_device, slug
 from .models import build_model
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
@@ -246,6 +246,52 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
         if to:
             results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
     return rows
+
+
+def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None) -> list[dict]:
+    """Times at growing sizes, one row a contender and size, each size recorded as it is done; sizes that the file has
+    are not timed again. What may be concluded goes to standard error, and into the file as sentences."""
+    from . import crossing
+    from . import scaling as growing
+    to, rows = results.here(chapter, device) if chapter else None, []
+    old = records.read(to).records if to and to.exists() and not again else []
+    for part in parts:
+        points = growing.recorded(old, part)
+        for step in _steps(part, points, seconds, device):
+            points = [p for p in points if p.at != step[0].at] + step
+            print(crossing.summary(step), file=sys.stderr)
+            if to:
+                _record_all(part, crossing.rows(step), to)
+        order = (*ALL_MODELS, growing.WRITTEN_OUT)
+        points.sort(key=lambda p: (p.at, order.index(p.name)))
+        if part == "tokens":
+            for found in [c for reference in ("softmax", growing.WRITTEN_OUT)
+                          for c in crossing.crossovers(points, reference)]:
+                print(found.text, file=sys.stderr)
+                if to:
+                    _record_all(part, {found.name: found.rows()}, to)
+        rows += crossing.table(points).to_dict("records")
+    return rows
+
+
+def _steps(part: str, done: list, seconds: float, device: str):
+    """The steps of one part that are not done."""
+    from . import scaling as growing
+    options = {"done": done, "seconds": seconds, "device": device}
+    if part == "tokens":
+        return growing.layers(tokens=growing.TOKENS, **options)
+    if part == "sizes":
+        return growing.sizes(lambda name, px: build_model(name, img_size=px), ALL_MODELS, **options)
+    models = {name: build_model(name) for name in ALL_MODELS}
+    shape = (3, *models["softmax"].config.img_size)
+    if part == "threads":
+        return growing.threads(models, (1, *shape), sorted({1, min(2, cores()), cores()}), **options)
+    return growing.batches(models, shape, **options)
+
+
+def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
+    for name, rows in found.items():
+        results.record(f"{part}.{name}", rows, to=to)
 
 
 def _about(config) -> dict:

@@ -40,7 +40,7 @@ ORDER = [
     {"counting", "cost", "timing", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
      "latency", "memory", "energy", "selftest", "viewing", "localisation", "faithfulness", "saliency", "mixing",
      "plots"},
-    {"peers"},
+    {"peers", "scaling", "crossing"},
     {"book"}, {"console", "commands"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools

@@ -4,6 +4,7 @@
 - `backbone`: `pyramid`, `stacked`
 - `mechanism`: `who_mixes`, `mixing_maps`, `curves`, `cost_curves`
 - `images`: `gallery`, `failures`, `saliency_grid`
+- `crossing`: `crossover`
 - `records`: `scores`, `forest`, `latency`, `samples`, `pareto`, `time_against_macs`, `roofline`, `confusion`
 
 Every figure has an opaque background and axes with units, and can be read in grey: a model is told by its marker
@@ -13,11 +14,12 @@ in its name (`latency_ms`). Functions draw on the Axes they are given, or on a n
 """
 
 from .backbone import pyramid, stacked
+from .crossing import crossover
 from .images import failures, gallery, saliency_grid
 from .look import STYLE, Style, figure, label, style
 from .mechanism import cost_curves, curves, mixing_maps, who_mixes
 from .records import confusion, forest, latency, pareto, roofline, samples, scores, time_against_macs
 
-__all__ = ["STYLE", "Style", "confusion", "cost_curves", "curves", "failures", "figure", "forest", "gallery", "label",
-           "latency", "mixing_maps", "pareto", "pyramid", "roofline", "saliency_grid", "samples", "scores", "stacked",
-           "style", "time_against_macs", "who_mixes"]
+__all__ = ["STYLE", "Style", "confusion", "cost_curves", "crossover", "curves", "failures", "figure", "forest",
+           "gallery", "label", "latency", "mixing_maps", "pareto", "pyramid", "roofline", "saliency_grid", "samples",
+           "scores", "stacked", "style", "time_against_macs", "who_mixes"]

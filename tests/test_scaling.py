@@ -1,0 +1,343 @@
+"""Where lines cross, played with our own clock: crossings are known, what runs out says so, a killed run goes on."""
+
+import itertools
+import math
+import re
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import numpy as np
+import pytest
+import torch
+from test_latency import Clock, Machine, Sleeper
+from torch import nn
+
+from medbench import crossing, plots, records, results, scaling
+from medbench.__main__ import main
+from medbench.attention import ATTENTION
+from medbench.scaling import Point, Setup
+
+SIZES = (64, 128, 256, 512, 1024)
+QUICK = {"seconds": 1e6, "rounds": 12, "precision": 0.0}
+
+
+# --------------------------------------------------------------------------------------------- a played device
+def play(takes, at=SIZES, *, macs=None, memory=None, spread=0.02, clock=None, reference="softmax", **options):
+    """Steps of contenders that take these seconds at each size: {name: seconds(N)}."""
+    clock = clock or Clock()
+
+    def setup(N):
+        models = {name: Sleeper(clock, seconds(N), spread, seed=N + i) for i, (name, seconds) in
+                  enumerate(takes.items())}
+        return Setup(models, (3, 2, 5), {name: (macs or {}).get(name, lambda N: N)(N) for name in takes},
+                     {name: (memory or {}).get(name, lambda N: N)(N) for name in takes})
+    options = {**QUICK, "memory_byte": 10**9, **options}
+    return list(scaling.over("tokens", takes, at, setup, reference=reference, device="cpu", clock=clock,
+                             load=Machine(clock), **options))
+
+
+def flat(steps):
+    return [point for step in steps for point in step]
+
+
+def power(crossing, exponent):
+    """Seconds of softmax and of one that crosses it at `crossing` tokens."""
+    return {"softmax": lambda N: 1e-3 * N / 64, "other": lambda N: 1e-3 * N / 64 * (N / crossing) ** exponent}
+
+
+def drawn(rng, ratio, at=SIZES, rounds=12, spread=0.05, floor=0.01):
+    """Points whose times scatter about known ones, without a protocol: {N: other's time over softmax's}."""
+    points = []
+    for N in at:
+        noise = np.exp(spread * rng.normal(size=(2, rounds)))
+        points += [Point("tokens", "softmax", N, N, N, tuple(noise[0]), floor=floor),
+                   Point("tokens", "other", N, N, N, tuple(ratio(N) * noise[1]), floor=floor)]
+    return points
+
+
+# --------------------------------------------------------------------------------------------- the measured crossover
+def test_a_known_crossing_is_found_with_its_interval():
+    found = crossing.crossover(flat(play(power(300, -0.5), rounds=30)), "other", closed_form=7)
+    assert found.outcome == "gains" and found.low < 300 < found.high
+    assert found.tokens == pytest.approx(300, rel=0.05) and found.high / found.low < 1.2
+    assert found.text.startswith(f"other is faster than softmax from about {found.tokens:,.0f} tokens (95 % interval ")
+    assert found.text.endswith("It needs fewer multiply-adds from 7 on.")
+
+
+@pytest.mark.parametrize("takes, outcome, words", [
+    (lambda N: 0.5, "always", "is faster than softmax from 64 tokens on, the fewest measured"),
+    (lambda N: 1.0 if N < 100 else 0.5, "always", "from 128 tokens on, at fewer no difference was shown"),
+    (lambda N: 2.0, "never", "is not faster than softmax anywhere within 64 to 1,024 tokens; slower at 64, 128"),
+    (lambda N: 0.5 if N < 300 else 2.0, "loses", "is faster than softmax only up to about 362 tokens"),
+    (lambda N: 2.0 if N < 100 or N == 512 else 0.5, "several",
+     "crosses softmax more than once: faster at 128, 256, 1,024 tokens, slower at 64, 512"),
+    (lambda N: 1.0, "undecided", "was not told apart from softmax within 64 to 1,024 tokens")])
+def test_every_outcome_is_said_as_it_is(takes, outcome, words):
+    found = crossing.crossover(drawn(np.random.default_rng(0), takes, spread=0.004, floor=0.02), "other")
+    assert found.outcome == outcome and words in found.text
+    assert (found.tokens is None) == (outcome not in ("gains", "loses"))
+    assert (found.rows()[0]["reason"] is None) == (found.tokens is not None)
+
+
+def test_the_interval_holds_the_true_crossing_about_as_often_as_it_says():
+    rng, hits, runs = np.random.default_rng(1), 0, 200
+    for _ in range(runs):
+        true = math.exp(rng.uniform(math.log(110), math.log(600)))
+        found = crossing.crossover(drawn(rng, lambda N, true=true: (N / true) ** -0.4), "other")
+        hits += found.outcome == "gains" and found.low <= true <= found.high
+    assert 0.84 <= hits / runs <= 1.0, hits
+
+
+def test_of_several_crossings_the_middle_one_is_taken():
+    x = np.log([1, 2, 4, 8])
+    got = crossing._passes_zero(x, np.array([[3, 1, -1, -1], [1, -1, 1, -1], [1, 1, 2, 3]]))
+    assert np.exp(got[:2]) == pytest.approx([8**0.5, 8**0.5]) and math.isnan(got[2])
+
+
+def test_a_busy_machine_decides_nothing():
+    clock = Clock()
+    takes = power(300, -0.5)
+    setup = {name: Sleeper(clock, s(64)) for name, s in takes.items()}
+    steps = scaling.over("tokens", takes, (64,), lambda N: Setup(setup, (3, 2, 5), *[dict.fromkeys(takes, 1)] * 2),
+                         device="cpu", clock=clock, load=Machine(clock, lambda r: 0.5), memory_byte=10, **QUICK)
+    [step] = steps
+    assert all(len(p.rounds) == 36 and "were quiet" in p.reason for p in step)
+    assert crossing.ratio(step, "other", 64).verdict == "inconclusive"
+    assert crossing.crossover(step, "other").outcome == "undecided"
+
+
+def test_any_contender_can_be_the_reference():
+    points = flat(play(power(300, -0.5)))
+    back = crossing.crossover(points, "softmax", "other")
+    assert back.outcome == "loses" and back.tokens == pytest.approx(crossing.crossover(points, "other").tokens)
+    with pytest.raises(ValueError, match="name is 'xcit'; allowed: 'softmax', 'other'"):
+        crossing.crossover(points, "xcit")
+
+
+# --------------------------------------------------------------------------------------------- counted
+@pytest.mark.parametrize("name, tokens", [
+    ("linformer", 257),            # 4 r N C < 2 N^2 C with r = 128: N > 256
+    ("performer", 222),            # 4 r C + r h < 2 N C with r = 110: N > 221.7
+    ("fastformer", 19),            # C d + 4 C < 2 N C with d = 32: N > 18
+    ("xca", 33),                   # 2 C d < 2 N C: N > 32
+    ("window", 65),                # 2 M C < 2 N C with M = 64; the same up to 64
+    ("softmax", None), ("softmax_written_out", None)])
+def test_multiply_adds_cross_where_pencil_and_paper_say(name, tokens):
+    assert crossing.closed_form_crossover(name) == tokens
+
+
+def test_the_closed_form_knows_the_layer_of_each_n():
+    assert crossing.mixing_macs("linformer", 64) == 4 * 64 * 64 * 96
+    assert crossing.mixing_macs("linformer", 1024) == 4 * 128 * 1024 * 96
+    assert crossing.mixing_macs("window", 49) == 2 * 49**2 * 96            # one window
+    assert crossing.mixing_macs("window", 65) == 2 * 65 * 64 * 96
+    assert crossing.closed_form_crossover("xca", dim=96, num_heads=6) == 17
+    with pytest.raises(ValueError, match="mechanism is 'xcit'"):
+        crossing.closed_form_crossover("xcit")
+
+
+# --------------------------------------------------------------------------------------------- memory
+def memory(name, N):
+    return scaling.layer_setup([name], N, 96, 3, 1, "float32").memory_byte[name]
+
+
+@pytest.mark.parametrize("name", scaling.LAYERS)
+def test_memory_grows_with_n_and_only_the_written_out_matrix_with_its_square(name):
+    grows = memory(name, 16384) / memory(name, 8192)
+    assert 3.9 < grows < 4.0 if name == scaling.WRITTEN_OUT else 1.9 < grows < 2.02
+    if name == scaling.WRITTEN_OUT:
+        assert memory(name, 4096) > 4 * 2 * 3 * 4096**2                    # h matrices before and after the softmax
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_counted_memory_is_what_torch_s_profiler_sees(fused):
+    from torch.profiler import ProfilerActivity, profile
+    layer, x = ATTENTION["softmax"](96, 3, (16, 32)).eval(), torch.randn(1, 512, 96)
+    run = layer if fused else scaling.written_out(layer).run
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run(x)
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    peak = max(itertools.accumulate(e.nbytes() for e in events))
+    held = 4 * (sum(p.numel() for p in layer.parameters()) + x.numel())
+    counted = memory("softmax" if fused else scaling.WRITTEN_OUT, 512) - held
+    assert counted == pytest.approx(peak, rel=0.4 if fused else 0.2)       # the kernels have a little of their own
+
+
+def test_the_written_out_layer_is_softmax():
+    here = scaling.layer_setup(scaling.LAYERS, 128, 96, 3, 1, "float32")
+    x = torch.randn(1, 128, 96)
+    with torch.no_grad():
+        assert torch.allclose(here.models["softmax"](x), here.models[scaling.WRITTEN_OUT].run(x), atol=1e-5)
+    assert here.macs["softmax"] == here.macs[scaling.WRITTEN_OUT] == 128 * 4 * 96**2 + 2 * 128**2 * 96
+
+
+# --------------------------------------------------------------------------------------------- what runs out
+def test_what_would_take_too_long_is_left_out_and_says_so():
+    takes = {"softmax": lambda N: 0.01 * (N / 64) ** 2, "other": lambda N: 0.01}
+    steps = play(takes, macs={"softmax": lambda N: N**2}, seconds=60.0, spread=0.0)
+    left = {p.at: p.reason for p in flat(steps) if p.name == "softmax" and not p.rounds}
+    assert left == {1024: "would take about 2.6 s a call, too long for a step of 60 s"}
+    assert all(p.rounds for p in flat(steps) if p.name == "other")         # goes on alone, without a ratio
+    last = crossing.table(flat(steps)).iloc[-1]
+    assert math.isnan(last.ratio) and last.reason.startswith("softmax: would take about 2.6 s")
+    found = crossing.crossover(flat(steps), "other")
+    assert found.text.endswith("At 1,024 tokens softmax would take about 2.6 s a call, too long for a step of 60 s.")
+    assert found.outcome == "always" and 1024 not in found.verdicts
+
+
+def test_what_would_need_too_much_memory_is_never_run():
+    ran = []
+
+    class Spy(Sleeper):
+        def forward(self, x):
+            ran.append(self.N)
+            return super().forward(x)
+    clock = Clock()
+
+    def setup(N):
+        models = {"softmax": Sleeper(clock, 0.1), "big": Spy(clock, 0.1)}
+        models["big"].N = N
+        return Setup(models, (3, 2, 5), {"softmax": 1, "big": 1}, {"softmax": 1, "big": 10**6 * N**2})
+    steps = list(scaling.over("tokens", ("softmax", "big"), (64, 128), setup, device="cpu", clock=clock,
+                              load=Machine(clock), memory_byte=6 * 10**9, **QUICK))
+    assert steps[1][1].reason == "would need about 16.4 GB of 6.0 GB" and set(ran) == {64}
+    assert "big would need about 16.4 GB" in crossing.summary(steps[1])
+
+
+def test_a_busy_machine_leaves_nothing_out_too_soon():
+    busy = Point("tokens", "softmax", 64, 1, 1, (1.0,), reason="0 of 9 rounds were quiet")
+    here = Setup({"softmax": None}, (), {"softmax": 2}, {"softmax": 1})
+    assert scaling.ran_out(here, {"softmax": busy}, "softmax", 20.0, 10) == {}
+    quiet = {"softmax": Point("tokens", "softmax", 64, 1, 1, (1.0,))}
+    assert "about 2 s a call" in scaling.ran_out(here, quiet, "softmax", 20.0, 10)["softmax"]
+
+
+@pytest.mark.parametrize("tokens, shape", [(64, (8, 8)), (128, (8, 16)), (8192, (64, 128)), (16384, (128, 128))])
+def test_grids_are_square_or_twice_as_wide(tokens, shape):
+    assert scaling.grid(tokens) == shape
+
+
+@pytest.mark.parametrize("call, words", [
+    (lambda: scaling.layers(["xcit"]), "mechanism is 'xcit'; allowed: 'softmax'"),
+    (lambda: scaling.layers(tokens=[100]), "tokens is 100; wanted H x H or H x 2H with H a multiple of 8"),
+    (lambda: next(scaling.layers(["xca"])), "reference is 'softmax'; allowed: 'xca'"),
+    (lambda: next(scaling.layers(seconds=0)), "seconds is 0; wanted a number"),
+    (lambda: next(scaling.over("token", ("softmax",), (1,), None)), "part is 'token'; allowed: 'tokens'"),
+    (lambda: scaling.recorded([], "token"), "part is 'token'; allowed: 'tokens'")])
+def test_errors_say_what_came_and_what_was_wanted(call, words):
+    with pytest.raises(ValueError) as error:
+        call()
+    assert words in str(error.value)
+
+
+# --------------------------------------------------------------------------------------------- a killed run goes on
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    clock, to = Clock(), tmp_path / "cpu" / "12_scaling.json"
+    whole = flat(play(power(300, -0.5)))
+    for step in (whole[:2], whole[2:4]):                                   # killed after 128 tokens
+        for name, rows in crossing.rows(step).items():
+            results.record(f"tokens.{name}", rows, to=to)
+    back = scaling.recorded(records.read(to).records, "tokens")
+    assert [(p.name, p.at) for p in sorted(back, key=lambda p: p.at)] == [
+        (name, N) for N in (64, 128) for name in ("other", "softmax")]
+    assert sorted(back, key=str)[0].rounds == pytest.approx(sorted(whole[:4], key=str)[0].rounds)
+    more = play(power(300, -0.5), clock=clock, done=back)
+    assert [step[0].at for step in more] == [256, 512, 1024]
+    found = crossing.crossover(back + flat(more), "other")
+    assert found.tokens == pytest.approx(crossing.crossover(whole, "other").tokens, rel=1e-9)
+    assert play(power(300, -0.5), done=back + flat(more)) == []
+    assert len(play(power(300, -0.5), done=back, dtype="bfloat16")) == 5   # another run
+
+
+def test_half_a_step_is_timed_again():
+    whole = flat(play(power(300, -0.5)))
+    assert [step[0].at for step in play(power(300, -0.5), done=whole[1:])] == [64]
+
+
+def test_records_are_named_by_size_and_batch(tmp_path):
+    [step] = play(power(300, -0.5), at=(1024,), context={"dim": 96, "num_heads": 3, "batch": 1})
+    made = results.record("tokens.softmax", crossing.rows(step)["softmax"], to=tmp_path / "cpu" / "12_scaling.json")
+    assert [r.name for r in made] == [f"tokens.softmax.{q}.n1024.b1" for q in
+                                      ("latency", "memory", "macs", "latency_ratio")]
+    assert made[0].unit == "ms" and len(made[0].samples) == 12 and made[0].value == pytest.approx(16, rel=0.05)
+    about = made[0].context
+    assert (about["tokens"], about["dim"], about["num_heads"], about["batch"], about["dtype"]) == (
+        1024, 96, 3, 1, "float32")
+    found = crossing.crossover(step, "other")
+    made = results.record("tokens.other", found, to=tmp_path / "cpu" / "12_scaling.json")
+    assert [r.name for r in made] == [f"tokens.other.{q}.to_softmax.b1" for q in
+                                      ("crossover", "crossover_closed_form", "conclusion")]
+    assert made[2].text == found.text and made[0].reason
+
+
+# --------------------------------------------------------------------------------------------- the real thing, tiny
+class Net(nn.Module):
+    """Images to logits, of any size."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, width, 3, padding=1), nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+TICKS = itertools.count()
+TINY = {"rounds": 1, "device": "cpu", "clock": lambda: next(TICKS) / 50}  # no call takes longer on a busy machine
+
+
+def test_layers_sizes_threads_and_batches_run():
+    steps = list(scaling.layers(("softmax", "xca"), (64, 128), dim=12, **TINY))
+    assert [(p.at, p.name) for p in flat(steps)] == [(64, "softmax"), (64, "xca"), (128, "softmax"), (128, "xca")]
+    nets, thin = {"thin": Net(4), "wide": Net(8)}, TINY | {"reference": "thin"}
+    found = flat(scaling.sizes(lambda name, px: nets[name], nets, (16, 32), **thin))
+    assert [p.suffix for p in found] == ["s16.b1", "s16.b1", "s32.b1", "s32.b1"]
+    assert found[3].macs == 32**2 * 27 * 8 + 16 and all(p.rounds for p in found)
+    found = flat(scaling.threads(nets, (2, 3, 16, 16), (1, 2), **thin))
+    assert [p.suffix for p in found] == ["t1.b2"] * 2 + ["t2.b2"] * 2
+    found = flat(scaling.batches(nets, (3, 16, 16), (1, 4), **thin))
+    assert [p.suffix for p in found] == ["b1", "b1", "b4", "b4"] and found[2].macs == 4 * found[0].macs
+    assert crossing.summary(found[:2], "thin").startswith("At 1 image: ")
+
+
+def test_the_command_records_each_step_and_a_second_time_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    monkeypatch.setattr(scaling, "TOKENS", (128,))
+    line = "scaling --part tokens --seconds 0.3 --record 12_scaling --device cpu --format csv".split()
+    assert main(line) == 0
+    first = capsys.readouterr()
+    assert first.out.count("tokens,") == 7 and "At 128 tokens:" in first.err
+    table = results.load(tmp_path).set_index("name")
+    assert table.loc["tokens.softmax.latency.n128.b1", "value"] > 0
+    assert "tokens.xca.crossover.to_softmax.b1" in table.index
+    assert "conclusion" in set(table[table.model == "softmax_written_out"].quantity)
+    assert main(line) == 0
+    second = capsys.readouterr()
+    assert not re.search("^At 128", second.err, re.M)
+    assert [line.split(",")[:3] for line in second.out.split()] == [line.split(",")[:3] for line in first.out.split()]
+    assert main([*line, "--again"]) == 0 and "At 128 tokens:" in capsys.readouterr().err
+    assert main(["scaling", "--part", "token"]) == 2
+    assert "part is 'token'; allowed: 'tokens', 'sizes', 'threads', 'batches'" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------- the figure
+def test_the_figure_marks_crossings_and_ends():
+    takes = power(300, -0.5) | {"dear": lambda N: 0.01 * (N / 64) ** 2}
+    points = flat(play(takes, macs={"dear": lambda N: N**2}, seconds=30.0))
+    found = [crossing.crossover(points, "other", closed_form=100), crossing.crossover(points, "dear")]
+    upper, lower = plots.crossover(crossing.table(points), crossing.crossover_table(found))
+    upper.figure.canvas.draw()
+    words = [t.get_text() for t in lower.get_legend().get_texts()]
+    assert len(words) == 1 and words[0].startswith("dear at 1,024: would take about")
+    assert sum(line.get_marker() == "x" and len(line.get_xdata()) for line in upper.lines) == 1
+    assert {t.get_text() for t in upper.texts} == {"other", "dear"}
+    assert upper.get_xscale() == upper.get_yscale() == "log"
+    drawn = [line.get_xdata() for line in lower.lines]
+    assert any(np.allclose(x, [found[0].low, found[0].high]) for x in drawn if len(x) == 2)
+    assert [line.get_xdata()[0] for line in lower.lines if line.get_markerfacecolor() == "none"] == [100]
+    assert "nowhere faster" in [t.get_text() for t in lower.texts]
+    assert lower.get_xlabel() == "number of tokens $N$"
+    with pytest.raises(ValueError, match="the table lacks ratio"):
+        plots.crossover(crossing.table(points).drop(columns="ratio"))
