@@ -244,16 +244,16 @@ def crossover_table(found: Iterable[Crossover]):
 # --------------------------------------------------------------------------------------------- the same, counted
 def closed_form_crossover(name: str, reference: str = "softmax", dim: int = 96, num_heads: int = 3,
                           most: int = 2**16) -> int | None:
-    """The smallest N at which one mechanism's mixing needs fewer multiply-adds than another's, in whole numbers.
+    """The smallest N at which one mechanism's layer needs fewer multiply-adds than another's, in whole numbers.
 
-    The projections around the mixing are the same and cancel. Bisection: once fewer, always fewer, as N grows.
+    Bisection: once fewer, always fewer, as N grows.
 
     Returns: N, or None where it is not fewer at `most`. Raises: ValueError: an unknown mechanism.
     """
     whole("most", most)
 
     def fewer(N: int) -> bool:
-        return mixing_macs(name, N, dim, num_heads) < mixing_macs(reference, N, dim, num_heads)
+        return layer_macs(name, N, dim, num_heads) < layer_macs(reference, N, dim, num_heads)
     if not fewer(most):
         return None
     low, high = 0, most                                      # fewer(high), and not fewer(low)
@@ -263,8 +263,8 @@ def closed_form_crossover(name: str, reference: str = "softmax", dim: int = 96, 
     return high
 
 
-def mixing_macs(name: str, N: int, dim: int = 96, num_heads: int = 3) -> int:
-    """Multiply-adds of one mechanism's mixing of N tokens, from the closed form of the layer built for them.
+def layer_macs(name: str, N: int, dim: int = 96, num_heads: int = 3) -> int:
+    """Multiply-adds of one mechanism's layer on N tokens, from the closed form of the layer built for them.
 
     The grid is as square as N allows; where windows do not divide it, whole windows of 8 x 8 are reckoned with.
     """
@@ -276,4 +276,4 @@ def mixing_macs(name: str, N: int, dim: int = 96, num_heads: int = 3) -> int:
             layer = ATTENTION[name](dim, num_heads, (side, N // side))
         except ValueError:
             layer = ATTENTION[name](dim, num_heads, (8, 8))
-    return layer.mixing_macs(N)
+    return layer.mixing_macs(N) + layer.projection_macs(N)

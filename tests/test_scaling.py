@@ -118,7 +118,7 @@ def test_any_contender_can_be_the_reference():
 
 # --------------------------------------------------------------------------------------------- counted
 @pytest.mark.parametrize("name, tokens", [
-    ("linformer", 257),            # 4 r N C < 2 N^2 C with r = 128: N > 256
+    ("linformer", 217),            # 4 r N C + 2 r C^2 < 2 N^2 C + 2 N C^2 with r = 128: N > 216.7
     ("performer", 222),            # 4 r C + r h < 2 N C with r = 110: N > 221.7
     ("fastformer", 19),            # C d + 4 C < 2 N C with d = 32: N > 18
     ("xca", 33),                   # 2 C d < 2 N C: N > 32
@@ -129,10 +129,10 @@ def test_multiply_adds_cross_where_pencil_and_paper_say(name, tokens):
 
 
 def test_the_closed_form_knows_the_layer_of_each_n():
-    assert crossing.mixing_macs("linformer", 64) == 4 * 64 * 64 * 96
-    assert crossing.mixing_macs("linformer", 1024) == 4 * 128 * 1024 * 96
-    assert crossing.mixing_macs("window", 49) == 2 * 49**2 * 96            # one window
-    assert crossing.mixing_macs("window", 65) == 2 * 65 * 64 * 96
+    assert crossing.layer_macs("linformer", 64) == 4 * 64 * 64 * 96 + 4 * 64 * 96**2
+    assert crossing.layer_macs("linformer", 1024) == 4 * 128 * 1024 * 96 + 2 * (1024 + 128) * 96**2
+    assert crossing.layer_macs("window", 49) == 2 * 49**2 * 96 + 4 * 49 * 96**2            # one window
+    assert crossing.layer_macs("window", 65) == 2 * 65 * 64 * 96 + 4 * 65 * 96**2
     assert crossing.closed_form_crossover("xca", dim=96, num_heads=6) == 17
     with pytest.raises(ValueError, match="mechanism is 'xcit'"):
         crossing.closed_form_crossover("xcit")
