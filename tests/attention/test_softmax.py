@@ -28,15 +28,17 @@ def test_equals_the_equation_token_by_token():
 @pytest.mark.parametrize("dtype, gradient, keys, biases, fused", [
     (torch.float32, False, 35, 0, True), (torch.float32, True, 35, 0, True), (torch.float32, False, 35, 2, True),
     (torch.float32, True, 35, 2, False), (torch.float32, True, 35, 1, False), (torch.float32, False, 35, 1, True),
-    (torch.bfloat16, False, 35, 2, False), (torch.bfloat16, True, 35, 0, False), (torch.bfloat16, False, 257, 2, True),
+    (torch.bfloat16, False, 35, 2, True), (torch.bfloat16, True, 35, 0, False), (torch.bfloat16, False, 257, 2, True),
+    (torch.bfloat16, False, 256, 2, False), (torch.bfloat16, False, 256, 0, False),
     (torch.bfloat16, True, 257, 0, False), (torch.bfloat16, True, 1024, 0, True)])
 def test_fused_or_written_out_it_is_the_equation(dtype, gradient, keys, biases, fused, monkeypatch):
     """With a bias for every image in turn, and without; on a CPU, where the two ways differ in speed."""
     calls, whole = [], F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    N = 35
     q, k, v = (tokens(batch=4, num_tokens=n, seed=s).unflatten(2, (3, 4)).transpose(1, 2).to(dtype)
-               for s, n in ((1, 7), (2, keys), (3, keys)))
-    b = torch.randn(biases, 3, 7, keys, generator=torch.Generator().manual_seed(4)).to(dtype) if biases else None
+               for s, n in ((1, N), (2, keys), (3, keys)))
+    b = torch.randn(biases, 3, N, keys, generator=torch.Generator().manual_seed(4)).to(dtype) if biases else None
     exact = (q.double() @ k.double().transpose(-2, -1) / 2)
     exact = (exact + b.double().repeat(4 // biases, 1, 1, 1) if biases else exact).softmax(-1) @ v.double()
     if gradient:
