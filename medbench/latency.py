@@ -40,7 +40,7 @@ from .timing import (
 
 __all__ = ["Candidate", "Ceilings", "Comparison", "Roofline", "Timing", "ceilings", "compare", "roofline"]
 
-BUDGETS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1}   # largest error / largest output
+BUDGETS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1, "int8": 1e-1}   # largest error / largest output
 TF32_BUDGET = 1e-2                                                                # float32 on a GPU that rounds to TF32
 MIN_ROUNDS = 5               # quiet rounds below which there is no verdict
 MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
@@ -115,7 +115,7 @@ def _check(models, input_size, reference, rounds, seconds, threads, dtype) -> st
     sizes = input_size if isinstance(input_size, (tuple, list)) else ()
     if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(f"input_size is {input_size!r}; wanted sizes, batch first, such as (1, 3, 224, 224)")
-    one_of("dtype", dtype, tuple(BUDGETS))
+    one_of("dtype", dtype, tuple(name for name in BUDGETS if name != "int8"))   # which no autocast knows
     in_range("rounds", rounds, 1)
     in_range("seconds", seconds, 0.001)
     in_range("threads", threads, 0)
