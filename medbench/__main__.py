@@ -1,4 +1,4 @@
-"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|explain|book`.
+"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|runtimes|explain|book`.
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
@@ -15,6 +15,7 @@ import typer
 from . import commands, console, results, saliency
 from .checks import one_of
 from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
+from .export import DTYPES, RUNTIMES
 
 NOTICE = "For research and teaching, not for clinical use."
 
@@ -165,6 +166,37 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
     """
     names = commands.listed(mechanism, "mechanism", MECHANISMS) or MECHANISMS
     console.show(commands.peers(names, batch, seconds, record or None), form)
+
+
+@command("""runtimes
+runtimes --models all --preset paper --batch 1 --batch 16 --record 12_runtimes
+runtimes --run 3f2a --runtime openvino --dtype float32,bfloat16 --seconds 5""")
+def runtimes(model: Models = ("all",), preset: Preset = "paper",
+             run: Annotated[list[str], _option("--run", metavar="RUN", help="trained models in place of fresh ones; "
+                                               "may be given several times")] = (),
+             batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
+             runtime: Annotated[list[str], _option("--runtime", metavar="NAMES", help=f"several with commas; by "
+                                                   f"default {', '.join(RUNTIMES)}")] = (),
+             dtype: Annotated[list[str], _option("--dtype", metavar="NAMES", help=f"several with commas; by default "
+                                                 f"{', '.join(DTYPES)}")] = (),
+             seconds: Annotated[float, _option("--seconds", min=0.1, help="for the timing of each runtime, dtype and "
+                                               "batch")] = 60.0,
+             images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared")] = 64,
+             again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
+             record: Chapter = "", form: Form = "table"):
+    """Time the models in other runtimes.
+
+    On the CPU: eager torch, torch.compile, ONNX Runtime and OpenVINO, in each dtype, all models of one in one
+    interleaved run, and then each model in the runtime that is fastest for it. With the order that each gives.
+    """
+    names = list(dict.fromkeys(commands.listed(runtime, "runtime", tuple(RUNTIMES)) or RUNTIMES))
+    dtypes = list(dict.fromkeys(commands.listed(dtype, "dtype", DTYPES) or DTYPES))
+    if run:
+        models, weights = commands.runs(run)
+    else:
+        models = commands.build(commands.model_names(model), preset, "faithful", 10, {})
+        weights = {name: f"untrained, seed {built.config.seed}" for name, built in models.items()}
+    console.show(commands.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again), form)
 
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png

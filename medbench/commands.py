@@ -1,7 +1,8 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
 What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
-images; costs, latency and other people's layers. Every function checks all of its input before it starts to work.
+images; costs, latency, other people's layers; other runtimes. Every function checks all of its input before it starts
+to work.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +229,90 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
         if to:
             results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
     return rows
+
+
+# --------------------------------------------------------------------------------------------- runtimes
+def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float, images: int, chapter: str | None,
+             again: bool) -> list[dict]:
+    """All models in every runtime and dtype, then each in its best one; one row a model and cell.
+
+    Every group is recorded as soon as it is measured, and one that is recorded for this device, these models and these
+    weights is not measured again. `weights` {model: what its weights are}.
+    """
+    from . import runtimes as every
+    seen = _phantoms(next(iter(models.values())).config, images)
+    to, table = results.here(chapter, "cpu") if chapter else None, []
+    about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for batch in batches:
+            for dtype in dtypes:
+                for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
+                    chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
+                    group = {name: model for name, model in models.items() if chosen is None or name in chosen}
+                    rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
+                    title = f"{runtime} {dtype} b{batch}"
+                    if group and rows is None:
+                        rows = _measured(group, runtime, dtype, batch, seconds, seen, folder, chosen, to, about, title)
+                    elif group:
+                        print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
+                    table += every.lines(runtime, dtype, batch, rows or {})
+    for line in every.ranking(table):
+        print(f"{line['runtime']} {line['dtype']} b{line['batch']}: {line['order'] or line['reason']}", file=sys.stderr)
+    return table
+
+
+def runs(names: list[str]) -> tuple[dict, dict]:
+    """Models of finished runs by name, and what their weights are; refuses two of one name or of different sizes."""
+    loaded = [training.load_run(run_folder(name)) for name in names]
+    models = {run.model.config.name: run.model for run in loaded}
+    sizes = {(run.model.config.in_chans, run.model.config.img_size) for run in loaded}
+    if len(models) < len(loaded) or len(sizes) > 1:
+        raise ValueError(f"--run names {len(loaded)} runs of {len(models)} models with {len(sizes)} input sizes; "
+                         f"wanted one run a model, all of one size")
+    return models, {run.model.config.name: f"trained, run {run.directory.name}" for run in loaded}
+
+
+def _phantoms(config, count: int):
+    """Phantoms as the models take them, on which decisions are compared; None for none."""
+    from . import phantom
+    if not count:
+        return None
+    drawn = phantom.generate(None, range(count), seed=0, img_size=config.img_size[0], prior="uniform")
+    return to_input(drawn.images, config.in_chans)
+
+
+def _measured(group, runtime, dtype, batch, seconds, images, folder, chosen, to, about, title) -> dict:
+    """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
+    from . import runtimes as every
+    config = next(iter(group.values())).config
+    found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size), seconds=seconds,
+                          images=images, workdir=f"{folder}/b{batch}", chosen=chosen)
+    print(f"{title}: {found.text}", file=sys.stderr)
+    for name, rows in found.rows.items() if to else ():
+        results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])
+    [placed] = every.ranking(found.lines())
+    rows = [{"quantity": "conclusion", "value": None, "unit": "1", "text": found.text},
+            {"quantity": "order", "value": None, "unit": "1", "text": placed["order"], "reason": placed["reason"]}]
+    rows = [row | {"suffix": f"b{batch}", "context": {"models": sorted(group)}} for row in rows]
+    if to:
+        results.record(f"runtime.{runtime}.{dtype}", rows, to=to)
+    return found.rows
+
+
+def _recorded(to, runtime, dtype, batch, group, about) -> dict | None:
+    """The rows of a group that was recorded for these models and weights; None if any is missing or was not there."""
+    file = results.read(to) if to.exists() else None
+    found = {name: [] for name in group}
+    for record in file.records if file else ():
+        if record.name == f"runtime.{runtime}.{dtype}.{record.model}.{record.quantity}.b{batch}" and \
+                record.model in group and about[record.model].items() <= record.context.items():
+            found[record.model].append(record.model_dump())
+    done = {name: {row["quantity"]: row for row in rows} for name, rows in found.items()}
+    whole = all("runtime" in rows and not (rows["latency"]["reason"] or "").startswith("not installed")
+                for rows in done.values())
+    names = [r.context.get("models") for r in (file.records if file else ())
+             if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]
+    return found if whole and names == [sorted(group)] else None
 
 
 def _about(config) -> dict:
