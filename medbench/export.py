@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
-import logging
 import os
 import shutil
 import tempfile
@@ -31,17 +30,12 @@ from .checks import one_of, whole
 from .latency import BUDGETS, Candidate
 from .machine import cores
 from .metrics import Score
+from .onnxfile import NotSupported, onnx_file
 from .timing import prepared
 
 DTYPES = ("float32", "bfloat16", "int8")
-OPSET = 20                   # the first with GELU as one operator; LayerNorm is one from 17 on
-QUANTISED = 0.25             # least share of the weights that dynamic quantisation has to reach
 NO_QUANTISATION = ("torch has no maintained dynamic quantisation of its own: torch.ao.quantization is deprecated in "
                    "favour of the package torchao")
-
-
-class NotSupported(ValueError):
-    """A runtime that cannot run this model in this dtype on this machine."""
 
 
 # --------------------------------------------------------------------------------------------- what comes out
@@ -75,10 +69,12 @@ class Exported:
 
 @dataclass(frozen=True)
 class Built:
-    """What a runtime makes of a module: `call` from a tensor to a tensor, and what the runtime says of itself."""
+    """What a runtime makes of a module: `call` from a tensor to a tensor, what the runtime says of itself, and the
+    seconds that a file took which was found ready: a cold start has to make it."""
 
     call: Callable[[Tensor], Tensor]
     reported: dict
+    spared: float = 0.0
 
 
 # --------------------------------------------------------------------------------------------- export
@@ -144,7 +140,7 @@ def _export(build, module, x, wanted, runtime, dtype, threads, folder) -> Export
     built = build(module, x, dtype, threads, folder)
     middle = time.perf_counter()
     got = built.call(x)
-    seconds = {"export": middle - start, "first_call": time.perf_counter() - middle}
+    seconds = {"export": middle - start + built.spared, "first_call": time.perf_counter() - middle}
     error = deviation(got[:2], wanted) if got.shape == (len(x), *wanted.shape[1:]) else float("inf")
     reason = None if error <= BUDGETS[dtype] else (f"output differs from float64 by {error:.2g} of its largest value; "
                                                    f"{dtype} may differ by {BUDGETS[dtype]:g}")
@@ -211,54 +207,10 @@ def _compile(module, x, dtype, threads, folder) -> Built:
 
 
 # --------------------------------------------------------------------------------------------- through ONNX
-def onnx_file(module: nn.Module, x: Tensor, folder, quantised: bool = False) -> Path:
-    """The module as an ONNX file for inputs of the shape of `x`; one that lies in the folder is used again.
-
-    torch's exporter by tracing, since the newer one (`dynamo=True`) makes graphs that run no faster, takes four times
-    as long and does not take the windows' bias.
-    Raises: NotSupported: most weights would stay as they are when `quantised`.
-    """
-    path = Path(folder) / f"{'x'.join(map(str, x.shape))}.onnx"
-    if not path.exists():
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")              # it is deprecated, and traces constants on purpose
-            torch.onnx.export(module, (x.clone(),), str(path), dynamo=False, opset_version=OPSET,
-                              input_names=["images"], output_names=["logits"])
-    return _quantised(path) if quantised else path
-
-
-def _quantised(path: Path) -> Path:
-    """The same with int8 weights in matrix products."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    to = path.with_suffix(".int8.onnx")
-    if not to.exists():
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)                 # it recommends a pass that changes nothing here
-        try:
-            quantize_dynamic(path, to, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
-        finally:
-            logging.disable(before)
-    share = _int8_share(to)
-    if share < QUANTISED:
-        raise NotSupported(f"dynamic quantisation is for matrix products, which hold {share:.0%} of this model's "
-                           f"weights")
-    return to
-
-
-def _int8_share(path: Path) -> float:
-    """Share of the numbers stored in an ONNX file that are int8."""
-    import math
-
-    import onnx
-    stored = onnx.load(str(path)).graph.initializer
-    small = sum(math.prod(t.dims) for t in stored if t.data_type == onnx.TensorProto.INT8)
-    return small / max(1, sum(math.prod(t.dims) for t in stored))
-
-
 def _onnxruntime(module, x, dtype, threads, folder) -> Built:
     """ONNX Runtime's CPU provider. Its threads do not spin after a call: they would disturb the next model."""
     import onnxruntime
-    path, options = onnx_file(module, x, folder, dtype == "int8"), onnxruntime.SessionOptions()
+    (path, spared), options = onnx_file(module, x, folder, dtype == "int8"), onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -266,13 +218,13 @@ def _onnxruntime(module, x, dtype, threads, folder) -> Built:
     precision = {"tensor(float)": "float32"}.get(session.get_inputs()[0].type, session.get_inputs()[0].type)
     return Built(lambda x: torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0]),
                  {"precision": precision, "threads": session.get_session_options().intra_op_num_threads,
-                  "weights": dtype, "version": onnxruntime.__version__})
+                  "weights": dtype, "version": onnxruntime.__version__}, spared)
 
 
 def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
     """OpenVINO's CPU plugin, one stream, with the precision that was asked for: it would choose bfloat16 by itself."""
     import openvino
-    path, wanted = onnx_file(module, x, folder, dtype == "int8"), "bf16" if dtype == "bfloat16" else "f32"
+    (path, spared), wanted = onnx_file(module, x, folder, dtype == "int8"), "bf16" if dtype == "bfloat16" else "f32"
     asked = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": wanted}
     asked |= {} if fusions else {"SNIPPETS_MODE": "DISABLE"}
     core = openvino.Core()
@@ -283,7 +235,7 @@ def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
     request = compiled.create_infer_request()
     return Built(lambda x: torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0]),
                  {"precision": {"f32": "float32", "bf16": "bfloat16"}[said], "weights": dtype, "fusions": fusions,
-                  "threads": compiled.get_property("INFERENCE_NUM_THREADS"), "version": openvino.__version__})
+                  "threads": compiled.get_property("INFERENCE_NUM_THREADS"), "version": openvino.__version__}, spared)
 
 
 def _openvino_unfused(module, x, dtype, threads, folder) -> Built:

@@ -205,7 +205,7 @@ def test_values_typed_on_the_command_line():
 
 # --------------------------------------------------------------------------------------------- errors
 @pytest.mark.parametrize("line, named", [
-    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, peers, explain"]),
+    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, peers, runtimes, explain"]),
     ("cost --modle softmax", ["--modle", "allowed: --model, --preset"]),
     ("cost --models softmax,fastfromer", ["model name is 'fastfromer'", *ALL_MODELS]),
     ("cost --preset tiny", ["preset is 'tiny'", "'paper', 'small', 'smoke'"]),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from medbench import config, export, latency
+from medbench import config, export, latency, onnxfile
 from medbench.models import build_model
 
 SIZE = (2, 1, 112, 112)
@@ -125,6 +125,13 @@ def test_openvino_without_its_fused_attention_where_that_is_wrong(folders):
     needs("openvino")
     made = export.export(build_model("softmax", "smoke"), SIZE, "openvino", "float32", 1, folders["softmax"])
     assert made.error < 1e-4 and made.reported["fusions"] in (True, False)
+
+
+def test_a_cold_start_counts_the_file_that_was_found_ready(tmp_path):
+    needs("onnxruntime")
+    [first, second] = [onnxfile.onnx_file(Tiny(), torch.zeros(SIZE), tmp_path) for _ in range(2)]
+    assert first[0] == second[0] and first[1] == 0 < second[1]
+    assert export.export(Tiny(), SIZE, "onnxruntime", "float32", 1, tmp_path).seconds["export"] > second[1]
 
 
 def test_agreement_counts_decisions_and_fills_up_the_last_batch():

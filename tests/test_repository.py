@@ -38,7 +38,7 @@ ORDER = [
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
     {"counting", "cost", "timing", "comparison", "roofline", "latency", "viewing", "localisation", "faithfulness",
-     "saliency", "mixing", "plots"}, {"peers", "export"}, {"runtimes"},
+     "saliency", "mixing", "plots"}, {"peers", "onnxfile", "export"}, {"runtimes"},
     {"book"}, {"console", "commands"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
