@@ -1,4 +1,4 @@
-"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|scaling|explain|book`.
+"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|scaling|runtimes|explain|book`.
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from . import commands, console, results, saliency
+from . import commands, console, measuring, results, saliency
 from .checks import one_of
 from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
+from .export import DTYPES, RUNTIMES
 from .scaling import PARTS
 
 NOTICE = "For research and teaching, not for clinical use."
@@ -133,7 +134,7 @@ def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = 
     """
     overrides = ({"img_size": img_size} if img_size else {}) | console.assignments(set)
     models = commands.build(commands.model_names(model), preset, setting, num_classes, overrides)
-    console.show(commands.cost(models, batch, record or None), form)
+    console.show(measuring.cost(models, batch, record or None), form)
 
 
 @command("""latency --models softmax,fastformer --batch 1
@@ -158,9 +159,9 @@ def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithfu
     names = commands.model_names(model or ("softmax" if self_test else "all",))
     models = commands.build(names, preset or ("small" if self_test else "paper"), setting, 10, console.assignments(set))
     if self_test:
-        rows = commands.self_test(models, batch, comparisons, rounds, seconds or 3.6, device, record or None)
+        rows = measuring.self_test(models, batch, comparisons, rounds, seconds or 3.6, device, record or None)
     else:
-        rows = commands.latency(models, batch, rounds, seconds or 120, device, record or None)
+        rows = measuring.latency(models, batch, rounds, seconds or 120, device, record or None)
     console.show(rows, form)
 
 
@@ -177,7 +178,7 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
     ratio is our time over theirs.
     """
     names = commands.listed(mechanism, "mechanism", MECHANISMS) or MECHANISMS
-    console.show(commands.peers(names, batch, seconds, record or None), form)
+    console.show(measuring.peers(names, batch, seconds, record or None), form)
 
 
 @command("""scaling --record 12_scaling
@@ -193,7 +194,39 @@ def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f
     runs out. With --record every size is kept as it is done, and the same command goes on where it was.
     """
     names = commands.listed(part, "part", tuple(PARTS)) or list(PARTS)
-    console.show(commands.scaling(names, seconds, device, again, record or None), form)
+    console.show(measuring.scaling(names, seconds, device, again, record or None), form)
+
+
+@command("""runtimes
+runtimes --models all --preset paper --batch 1 --batch 16 --record 12_runtimes
+runtimes --run 3f2a --runtime openvino --dtype float32,bfloat16 --seconds 5""")
+def runtimes(model: Models = ("all",), preset: Preset = "paper",
+             run: Annotated[list[str], _option("--run", metavar="RUN", help="trained models in place of fresh ones; "
+                                               "may be given several times")] = (),
+             batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
+             runtime: Annotated[list[str], _option("--runtime", metavar="NAMES", help=f"several with commas; by "
+                                                   f"default {', '.join(RUNTIMES)}")] = (),
+             dtype: Annotated[list[str], _option("--dtype", metavar="NAMES", help=f"several with commas; by default "
+                                                 f"{', '.join(DTYPES)}")] = (),
+             seconds: Annotated[float, _option("--seconds", min=0.1, help="for the timing of each runtime, dtype and "
+                                               "batch")] = 60.0,
+             images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared")] = 64,
+             again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
+             record: Chapter = "", form: Form = "table"):
+    """Time the models in other runtimes.
+
+    On the CPU: eager torch, torch.compile, ONNX Runtime and OpenVINO, in each dtype, all models of one in one
+    interleaved run, and then each model in the runtime that is fastest for it. With the order that each gives.
+    """
+    names = list(dict.fromkeys(commands.listed(runtime, "runtime", tuple(RUNTIMES)) or RUNTIMES))
+    dtypes = list(dict.fromkeys(commands.listed(dtype, "dtype", DTYPES) or DTYPES))
+    if run:
+        models, weights = commands.runs(run)
+    else:
+        models = commands.build(commands.model_names(model), preset, "faithful", 10, {})
+        weights = {name: f"untrained, seed {built.config.seed}" for name, built in models.items()}
+    rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again)
+    console.show(rows, form)
 
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png

@@ -1,7 +1,7 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
 What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
-images; costs, latency, other people's layers, growing sizes. Every function checks all of its input before it works.
+images. How things are measured: `measuring.py`. Every function checks all of its input before it starts to work.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from . import cost as counting
-from . import latency as timing
-from . import records, results, saliency, training
+from . import results, saliency, training
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
 from .data import load_data, read_image, to_input
 from .files import cache_dir, read_json, write_json
-from .machine import cores, resolve_device, slug
+from .machine import resolve_device
 from .models import build_model
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
@@ -55,6 +53,17 @@ def run_folder(name: str) -> Path:
     near = difflib.get_close_matches(name, [path.name for path in known], n=3, cutoff=0.4)
     have = ", ".join(near or [path.name for path in known[:10]]) or "none yet; train one first"
     raise LookupError(f"there is no finished run {name!r}; wanted its folder, or the first letters of a name: {have}")
+
+
+def runs(names: list[str]) -> tuple[dict, dict]:
+    """Models of finished runs by name, and what their weights are; refuses two of one name or of different sizes."""
+    loaded = [training.load_run(run_folder(name)) for name in names]
+    models = {run.model.config.name: run.model for run in loaded}
+    sizes = {(run.model.config.in_chans, run.model.config.img_size) for run in loaded}
+    if len(models) < len(loaded) or len(sizes) > 1:
+        raise ValueError(f"--run names {len(loaded)} runs of {len(models)} models with {len(sizes)} input sizes; "
+                         f"wanted one run a model, all of one size")
+    return models, {run.model.config.name: f"trained, run {run.directory.name}" for run in loaded}
 
 
 def build(names: list[str], preset: str, setting: str, num_classes: int, overrides: dict) -> dict:
@@ -183,117 +192,3 @@ def _run_and_images(name: str, paths: list[str], device: str):
         raise ValueError(f"{len(broken)} of {len(paths)} images cannot be read: {'; '.join(broken[:5])}")
     run.model.to(place)
     return run, np.stack(found)
-
-
-# --------------------------------------------------------------------------------------------- costs
-def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
-    """What each model costs, one row each; its records if a chapter is named."""
-    rows = []
-    for name, model in models.items():
-        config = model.config
-        costs = counting.profile(model, (batch, config.in_chans, *config.img_size))
-        rows.append({"model": name, "params": costs.params, "macs": costs.macs, "macs_fvcore": costs.macs_fvcore,
-                     "flops": costs.flops, "mixing_macs": costs.mixing_macs,
-                     "activation_memory_byte": 4 * costs.activation_elements})
-        if chapter:
-            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(config))
-    return rows
-
-
-def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, chapter: str | None) -> list[dict]:
-    """How long each model takes, one row each, and on standard error what may be concluded."""
-    to = results.here(chapter, device) if chapter else None
-    first = next(iter(models.values())).config
-    found = timing.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
-                           device=device)
-    print(found.text, file=sys.stderr)
-    if to:
-        for name in found:
-            results.record(f"latency.{name}", found[name], to=to, **_about(first))
-    return found.frame().to_dict("records")
-
-
-def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: float, device: str,
-              chapter: str | None) -> list[dict]:
-    """How often the protocol calls a model different from itself, one row a model; the sentence on standard error."""
-    from . import selftest
-    to, rows = results.here(chapter, device) if chapter else None, []
-    for name, model in models.items():
-        config = model.config
-        found = selftest.self_test(model, (batch, config.in_chans, *config.img_size), comparisons=comparisons,
-                                   rounds=rounds, seconds=seconds, device=device)
-        print(found.text, file=sys.stderr)
-        if to:
-            results.record(f"selftest.{name}", found, to=to, **_about(config))
-        counts = {"different": selftest.FALSE, "tied": ("tie",), "inconclusive": ("inconclusive",)}
-        rows += [{"model": name, "machine": kind, "comparisons": found.count(kind),
-                  **{column: found.count(kind, *verdicts) for column, verdicts in counts.items()},
-                  "rate_at_most": found.bound(kind)} for kind in selftest.KINDS]
-    return rows
-
-
-def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict]:
-    """Our layers beside other people's, one row a contest; a note on standard error for each peer that is missing."""
-    from . import peers as others
-    for peer in others.PEERS:
-        if peer.mechanism in mechanisms and not others.installed(peer):
-            print(f"{peer.name}: not installed; pip install .[peers]", file=sys.stderr)
-    to, rows = results.here(chapter, "cpu") if chapter else None, []
-    for contest in others.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
-        rows.append(contest.row())
-        done = (str(rows[-1][key]) for key in ("mechanism", "peer", "shape", "batch", "dtype", "pass", "verdict"))
-        print(" ".join(done), file=sys.stderr)
-        if to:
-            results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
-    return rows
-
-
-def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None) -> list[dict]:
-    """Times at growing sizes, one row a contender and size, each size recorded as it is done; sizes that the file has
-    are not timed again. What may be concluded goes to standard error, and into the file as sentences."""
-    from . import crossing
-    from . import scaling as growing
-    to, rows = results.here(chapter, device) if chapter else None, []
-    old = records.read(to).records if to and to.exists() and not again else []
-    for part in parts:
-        points = growing.recorded(old, part)
-        for step in _steps(part, points, seconds, device):
-            points = [p for p in points if p.at != step[0].at] + step
-            print(crossing.summary(step), file=sys.stderr)
-            if to:
-                _record_all(part, crossing.rows(step), to)
-        order = (*ALL_MODELS, growing.WRITTEN_OUT)
-        points.sort(key=lambda p: (p.at, order.index(p.name)))
-        if part == "tokens":
-            for found in [c for reference in ("softmax", growing.WRITTEN_OUT)
-                          for c in crossing.crossovers(points, reference)]:
-                print(found.text, file=sys.stderr)
-                if to:
-                    _record_all(part, {found.name: found.rows()}, to)
-        rows += crossing.table(points).to_dict("records")
-    return rows
-
-
-def _steps(part: str, done: list, seconds: float, device: str):
-    """The steps of one part that are not done."""
-    from . import scaling as growing
-    options = {"done": done, "seconds": seconds, "device": device}
-    if part == "tokens":
-        return growing.layers(tokens=growing.TOKENS, **options)
-    if part == "sizes":
-        return growing.sizes(lambda name, px: build_model(name, img_size=px), ALL_MODELS, **options)
-    models = {name: build_model(name) for name in ALL_MODELS}
-    shape = (3, *models["softmax"].config.img_size)
-    if part == "threads":
-        return growing.threads(models, (1, *shape), sorted({1, min(2, cores()), cores()}), **options)
-    return growing.batches(models, shape, **options)
-
-
-def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
-    for name, rows in found.items():
-        results.record(f"{part}.{name}", rows, to=to)
-
-
-def _about(config) -> dict:
-    return {"preset": config.preset, "setting": config.setting, "num_classes": config.num_classes,
-            "img_size": list(config.img_size)}

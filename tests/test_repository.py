@@ -40,8 +40,8 @@ ORDER = [
     {"counting", "cost", "timing", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
      "latency", "memory", "energy", "selftest", "viewing", "localisation", "faithfulness", "saliency", "mixing",
      "plots"},
-    {"peers", "scaling", "crossing"},
-    {"book"}, {"console", "commands"}, {"__main__"},
+    {"peers", "scaling", "crossing", "onnxfile", "export"}, {"runtimes"},
+    {"book"}, {"console", "commands", "measuring"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
 GENERAL = {"cost", "counting", "latency", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",

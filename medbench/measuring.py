@@ -1,0 +1,206 @@
+"""What the commands measure: costs, latency, other people's layers, growing sizes, other runtimes; printed and recorded.
+
+What lives here, top to bottom: one function a command, each of which takes models or names that `commands.py` has
+checked, records each group as soon as it is measured, and goes on where the file ends.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from . import cost as counting
+from . import latency as timing
+from . import records, results
+from .config import ALL_MODELS
+from .data import to_input
+from .machine import cores, slug
+from .models import build_model
+
+
+# --------------------------------------------------------------------------------------------- costs
+def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
+    """What each model costs, one row each; its records if a chapter is named."""
+    rows = []
+    for name, model in models.items():
+        config = model.config
+        costs = counting.profile(model, (batch, config.in_chans, *config.img_size))
+        rows.append({"model": name, "params": costs.params, "macs": costs.macs, "macs_fvcore": costs.macs_fvcore,
+                     "flops": costs.flops, "mixing_macs": costs.mixing_macs,
+                     "activation_memory_byte": 4 * costs.activation_elements})
+        if chapter:
+            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(config))
+    return rows
+
+
+def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, chapter: str | None) -> list[dict]:
+    """How long each model takes, one row each, and on standard error what may be concluded."""
+    to = results.here(chapter, device) if chapter else None
+    first = next(iter(models.values())).config
+    found = timing.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
+                           device=device)
+    print(found.text, file=sys.stderr)
+    if to:
+        for name in found:
+            results.record(f"latency.{name}", found[name], to=to, **_about(first))
+    return found.frame().to_dict("records")
+
+
+def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: float, device: str,
+              chapter: str | None) -> list[dict]:
+    """How often the protocol calls a model different from itself, one row a model; the sentence on standard error."""
+    from . import selftest
+    to, rows = results.here(chapter, device) if chapter else None, []
+    for name, model in models.items():
+        config = model.config
+        found = selftest.self_test(model, (batch, config.in_chans, *config.img_size), comparisons=comparisons,
+                                   rounds=rounds, seconds=seconds, device=device)
+        print(found.text, file=sys.stderr)
+        if to:
+            results.record(f"selftest.{name}", found, to=to, **_about(config))
+        counts = {"different": selftest.FALSE, "tied": ("tie",), "inconclusive": ("inconclusive",)}
+        rows += [{"model": name, "machine": kind, "comparisons": found.count(kind),
+                  **{column: found.count(kind, *verdicts) for column, verdicts in counts.items()},
+                  "rate_at_most": found.bound(kind)} for kind in selftest.KINDS]
+    return rows
+
+
+def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict]:
+    """Our layers beside other people's, one row a contest; a note on standard error for each peer that is missing."""
+    from . import peers as others
+    for peer in others.PEERS:
+        if peer.mechanism in mechanisms and not others.installed(peer):
+            print(f"{peer.name}: not installed; pip install .[peers]", file=sys.stderr)
+    to, rows = results.here(chapter, "cpu") if chapter else None, []
+    for contest in others.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
+        rows.append(contest.row())
+        done = (str(rows[-1][key]) for key in ("mechanism", "peer", "shape", "batch", "dtype", "pass", "verdict"))
+        print(" ".join(done), file=sys.stderr)
+        if to:
+            results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
+    return rows
+
+
+def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None) -> list[dict]:
+    """Times at growing sizes, one row a contender and size, each size recorded as it is done; sizes that the file has
+    are not timed again. What may be concluded goes to standard error, and into the file as sentences."""
+    from . import crossing
+    from . import scaling as growing
+    to, rows = results.here(chapter, device) if chapter else None, []
+    old = records.read(to).records if to and to.exists() and not again else []
+    for part in parts:
+        points = growing.recorded(old, part)
+        for step in _steps(part, points, seconds, device):
+            points = [p for p in points if p.at != step[0].at] + step
+            print(crossing.summary(step), file=sys.stderr)
+            if to:
+                _record_all(part, crossing.rows(step), to)
+        order = (*ALL_MODELS, growing.WRITTEN_OUT)
+        points.sort(key=lambda p: (p.at, order.index(p.name)))
+        if part == "tokens":
+            for found in [c for reference in ("softmax", growing.WRITTEN_OUT)
+                          for c in crossing.crossovers(points, reference)]:
+                print(found.text, file=sys.stderr)
+                if to:
+                    _record_all(part, {found.name: found.rows()}, to)
+        rows += crossing.table(points).to_dict("records")
+    return rows
+
+
+def _steps(part: str, done: list, seconds: float, device: str):
+    """The steps of one part that are not done."""
+    from . import scaling as growing
+    options = {"done": done, "seconds": seconds, "device": device}
+    if part == "tokens":
+        return growing.layers(tokens=growing.TOKENS, **options)
+    if part == "sizes":
+        return growing.sizes(lambda name, px: build_model(name, img_size=px), ALL_MODELS, **options)
+    models = {name: build_model(name) for name in ALL_MODELS}
+    shape = (3, *models["softmax"].config.img_size)
+    if part == "threads":
+        return growing.threads(models, (1, *shape), sorted({1, min(2, cores()), cores()}), **options)
+    return growing.batches(models, shape, **options)
+
+
+def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
+    for name, rows in found.items():
+        results.record(f"{part}.{name}", rows, to=to)
+
+
+# --------------------------------------------------------------------------------------------- runtimes
+def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float, images: int, chapter: str | None,
+             again: bool) -> list[dict]:
+    """All models in every runtime and dtype, then each in its best one; one row a model and cell.
+
+    Every group is recorded as soon as it is measured, and one that is recorded for this device, these models and these
+    weights is not measured again. `weights` {model: what its weights are}.
+    """
+    from . import runtimes as every
+    seen = _phantoms(next(iter(models.values())).config, images)
+    to, table = results.here(chapter, "cpu") if chapter else None, []
+    about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for batch in batches:
+            for dtype in dtypes:
+                for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
+                    chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
+                    group = {name: model for name, model in models.items() if chosen is None or name in chosen}
+                    rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
+                    title = f"{runtime} {dtype} b{batch}"
+                    if group and rows is None:
+                        rows = _measured(group, runtime, dtype, batch, seconds, seen, folder, chosen, to, about, title)
+                    elif group:
+                        print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
+                    table += every.lines(runtime, dtype, batch, rows or {})
+    for line in every.ranking(table):
+        print(f"{line['runtime']} {line['dtype']} b{line['batch']}: {line['order'] or line['reason']}", file=sys.stderr)
+    return table
+
+
+def _phantoms(config, count: int):
+    """Phantoms as the models take them, on which decisions are compared; None for none."""
+    from . import phantom
+    if not count:
+        return None
+    drawn = phantom.generate(None, range(count), seed=0, img_size=config.img_size[0], prior="uniform")
+    return to_input(drawn.images, config.in_chans)
+
+
+def _measured(group, runtime, dtype, batch, seconds, images, folder, chosen, to, about, title) -> dict:
+    """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
+    from . import runtimes as every
+    config = next(iter(group.values())).config
+    found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size), seconds=seconds,
+                          images=images, workdir=f"{folder}/b{batch}", chosen=chosen)
+    print(f"{title}: {found.text}", file=sys.stderr)
+    for name, rows in found.rows.items() if to else ():
+        results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])
+    [placed] = every.ranking(found.lines())
+    rows = [{"quantity": "conclusion", "value": None, "unit": "1", "text": found.text},
+            {"quantity": "order", "value": None, "unit": "1", "text": placed["order"], "reason": placed["reason"]}]
+    rows = [row | {"suffix": f"b{batch}", "context": {"models": sorted(group)}} for row in rows]
+    if to:
+        results.record(f"runtime.{runtime}.{dtype}", rows, to=to)
+    return found.rows
+
+
+def _recorded(to, runtime, dtype, batch, group, about) -> dict | None:
+    """The rows of a group that was recorded for these models and weights; None if any is missing or was not there."""
+    file = results.read(to) if to.exists() else None
+    found = {name: [] for name in group}
+    for record in file.records if file else ():
+        if record.name == f"runtime.{runtime}.{dtype}.{record.model}.{record.quantity}.b{batch}" and \
+                record.model in group and about[record.model].items() <= record.context.items():
+            found[record.model].append(record.model_dump())
+    done = {name: {row["quantity"]: row for row in rows} for name, rows in found.items()}
+    whole = all("runtime" in rows and not (rows["latency"]["reason"] or "").startswith("not installed")
+                for rows in done.values())
+    names = [r.context.get("models") for r in (file.records if file else ())
+             if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]
+    return found if whole and names == [sorted(group)] else None
+
+
+def _about(config) -> dict:
+    return {"preset": config.preset, "setting": config.setting, "num_classes": config.num_classes,
+            "img_size": list(config.img_size)}
