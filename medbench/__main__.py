@@ -2,7 +2,7 @@
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
-What the commands do beyond reading their options is in `commands.py`.
+What the commands do beyond reading their options is in `commands.py` and `measuring.py`.
 """
 
 from __future__ import annotations

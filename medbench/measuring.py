@@ -1,7 +1,7 @@
-"""What the commands measure: costs, latency, other people's layers, growing sizes, other runtimes; printed and recorded.
+"""What the commands measure: costs, latency, other people's layers, growing sizes, other runtimes.
 
-What lives here, top to bottom: one function a command, each of which takes models or names that `commands.py` has
-checked, records each group as soon as it is measured, and goes on where the file ends.
+What lives here, top to bottom: one function a command. Each takes models or names that `commands.py` has checked and
+returns rows to be printed; with a chapter named it also records, each group as soon as it is measured.
 """
 
 from __future__ import annotations
