@@ -210,7 +210,8 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
                                                  f"{', '.join(DTYPES)}")] = (),
              seconds: Annotated[float, _option("--seconds", min=0.1, help="for the timing of each runtime, dtype and "
                                                "batch")] = 60.0,
-             images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared")] = 64,
+             images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared, in the "
+                                            "largest batch")] = 500,
              again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
              record: Chapter = "", form: Form = "table"):
     """Time the models in other runtimes.

@@ -17,8 +17,8 @@ import torch
 from . import latency
 from .attention import ATTENTION
 from .checks import one_of, whole
+from .latency.timing import CONFIDENCE, median_interval, resampled_rounds, suffix_of
 from .scaling import PARTS, WRITTEN_OUT, Point
-from .timing import CONFIDENCE, median_interval, resampled_rounds, suffix_of
 
 
 # --------------------------------------------------------------------------------------------- ratios

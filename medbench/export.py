@@ -2,7 +2,7 @@ r"""One model in several runtimes: exported for one input size, checked against 
 
 What lives here, top to bottom: `Exported` and `export`, which raises where there is no such thing, and `attempt`, which
 says so instead; the four runtimes, each a function that turns a module into something to call; the table `RUNTIMES`;
-`agreement`, how often an export decides as the model does.
+`decisions` and `agreement`, how often an export decides as the model does.
 
 Every runtime gets a copy of the weights, a fixed input size and an explicit number of threads. Eager and compiled
 bfloat16 cast the weights, which is faster than autocast: that casts the input of each operator anew. int8 is dynamic
@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from .checks import one_of, whole
 from .latency import BUDGETS, Candidate
+from .latency.timing import prepared
 from .machine import cores
 from .metrics import Score
 from .onnxfile import NotSupported, onnx_file
-from .timing import prepared
 
 DTYPES = ("float32", "bfloat16", "int8")
 NO_QUANTISATION = ("torch has no maintained dynamic quantisation of its own: torch.ao.quantization is deprecated in "
@@ -263,22 +263,31 @@ RUNTIMES = {
 
 
 # --------------------------------------------------------------------------------------------- the same decisions
-def agreement(exported: Exported, reference: nn.Module, images: Tensor) -> Score:
-    """Share of images on which an export decides as the model itself does in eager float32.
+def decisions(run: Callable[[Tensor], Tensor], images: Tensor, batch: int = 16) -> Tensor:
+    """The class that a model or an export decides for, of each image `(n, channels, height, width)`; `(n,)`.
 
-    Args: `images` (n, channels, height, width), any number: the last batch is filled up with the first images.
+    The last batch is filled up with the first image, since an export takes one size alone.
+    """
+    found = []
+    for part in images.split(batch):
+        filled = torch.cat([part, *[images[:1]] * (batch - len(part))])
+        with torch.inference_mode():
+            found.append(run(filled)[:len(part)].argmax(1))
+    return torch.cat(found)
+
+
+def agreement(exported: Exported, images: Tensor, decided: Tensor) -> Score:
+    """Share of images on which an export decides as the model itself did in eager float32.
+
+    Args: `images` (n, channels, height, width); `decided` (n,) from `decisions` of the model, in evaluation mode.
     Returns: `Score`, n images and Wilson's 95 % interval. Raises: ValueError: no images, or nothing to call.
     Source: Wilson 1927, Journal of the American Statistical Association 22.
     """
     from scipy.stats import binomtest
-    if exported.run is None or not len(images):
-        raise ValueError(f"{len(images)} images for {exported.runtime}; wanted at least 1"
-                         if exported.run else f"{exported.runtime} has nothing to call: {exported.reason}")
-    size, same = exported.input_size[0], 0
-    with prepared([reference], torch.device("cpu"), torch.get_num_threads()):
-        for batch in images.split(size):
-            filled = batch if len(batch) == size else torch.cat([batch, *[images[:1]] * (size - len(batch))])
-            pair = (run(filled)[:len(batch)].argmax(1) for run in (exported.run, reference))
-            same += int(torch.eq(*pair).sum())
+    if exported.run is None:
+        raise ValueError(f"{exported.runtime} has nothing to call: {exported.reason}")
+    if not len(images):
+        raise ValueError(f"0 images for {exported.runtime}; wanted at least 1")
+    same = int(torch.eq(decisions(exported.run, images, exported.input_size[0]), decided).sum())
     interval = binomtest(same, len(images)).proportion_ci(0.95, method="wilson")
     return Score(same / len(images), float(interval.low), float(interval.high), len(images))

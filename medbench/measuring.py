@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from . import cost as counting
-from . import latency as timing
+from . import latency as protocol
 from . import records, results
 from .config import ALL_MODELS
 from .data import to_input
@@ -38,7 +38,7 @@ def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, 
     """How long each model takes, one row each, and on standard error what may be concluded."""
     to = results.here(chapter, device) if chapter else None
     first = next(iter(models.values())).config
-    found = timing.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
+    found = protocol.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
                            device=device)
     print(found.text, file=sys.stderr)
     if to:
@@ -50,7 +50,7 @@ def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, 
 def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: float, device: str,
               chapter: str | None) -> list[dict]:
     """How often the protocol calls a model different from itself, one row a model; the sentence on standard error."""
-    from . import selftest
+    from .latency import selftest
     to, rows = results.here(chapter, device) if chapter else None, []
     for name, model in models.items():
         config = model.config
@@ -137,7 +137,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     weights is not measured again. `weights` {model: what its weights are}.
     """
     from . import runtimes as every
-    seen = _phantoms(next(iter(models.values())).config, images)
+    seen = _phantoms(models, images)
     to, table = results.here(chapter, "cpu") if chapter else None, []
     about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -149,7 +149,8 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
                     rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
                     title = f"{runtime} {dtype} b{batch}"
                     if group and rows is None:
-                        rows = _measured(group, runtime, dtype, batch, seconds, seen, folder, chosen, to, about, title)
+                        asked = seen if batch == max(batches) else {}        # more images at a time take less time
+                        rows = _measured(group, runtime, dtype, batch, seconds, asked, folder, chosen, to, about, title)
                     elif group:
                         print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
                     table += every.lines(runtime, dtype, batch, rows or {})
@@ -158,21 +159,23 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     return table
 
 
-def _phantoms(config, count: int):
-    """Phantoms as the models take them, on which decisions are compared; None for none."""
-    from . import phantom
+def _phantoms(models: dict, count: int) -> dict:
+    """`images` on which decisions are compared, as the models take them, and what each model has `decided` for."""
+    from . import export, phantom
+    config = next(iter(models.values())).config
     if not count:
-        return None
+        return {}
     drawn = phantom.generate(None, range(count), seed=0, img_size=config.img_size[0], prior="uniform")
-    return to_input(drawn.images, config.in_chans)
+    images = to_input(drawn.images, config.in_chans)
+    return {"images": images, "decided": {n: export.decisions(model.eval(), images) for n, model in models.items()}}
 
 
-def _measured(group, runtime, dtype, batch, seconds, images, folder, chosen, to, about, title) -> dict:
+def _measured(group, runtime, dtype, batch, seconds, asked, folder, chosen, to, about, title) -> dict:
     """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
     from . import runtimes as every
     config = next(iter(group.values())).config
     found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size), seconds=seconds,
-                          images=images, workdir=f"{folder}/b{batch}", chosen=chosen)
+                          workdir=f"{folder}/b{batch}", chosen=chosen, **asked)
     print(f"{title}: {found.text}", file=sys.stderr)
     for name, rows in found.rows.items() if to else ():
         results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from . import cost, latency
 from .export import Exported, agreement, attempt
-from .roofline import BYTES, Ceilings
+from .latency import BYTES, Ceilings
 
 BEST = "best"                # the name of the group in which each model has its own runtime
 REFERENCE = "softmax"
@@ -48,15 +48,16 @@ class Group:
 
 
 def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: tuple[int, ...], *, seconds: float,
-            threads: int = 0, images: Tensor | None = None, workdir=None, chosen: dict[str, str] | None = None,
-            seed: int = 0) -> Group:
+            threads: int = 0, images: Tensor | None = None, decided: dict[str, Tensor] | None = None, workdir=None,
+            chosen: dict[str, str] | None = None, seed: int = 0) -> Group:
     """Export all models, time those that are right side by side, and hold them to the roofline.
 
     Args:
         models: {name: module}; the reference is softmax if it is right, else the first that is.
         runtime: one of `export.RUNTIMES`, or `BEST` with `chosen` {name: runtime}. dtype: one of `export.DTYPES`.
         input_size: (batch, channels, height, width) in pixels. seconds: for the timing alone. threads: 0 for all.
-        images: (n, channels, height, width) on which decisions are compared; none by default.
+        images, decided: (n, channels, height, width), and {name: (n,)} from `export.decisions` of each model, with which
+            those of its export are compared; none by default.
         workdir: a folder in which each model gets its own for ONNX files. seed: of inputs and orders.
     Returns: `Group`, rows for every model, those that could not be timed too.
     """
@@ -73,7 +74,8 @@ def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: 
                                 rounds=10_000, reference=REFERENCE if REFERENCE in right else next(iter(right)))
     places = ranks(found) if found else {}
     rows = {name: _rows(one, found[name] if name in right else None, places.get(name),
-                        _same(one, models[name], images), limits, models[name]) for name, one in made.items()}
+                        _same(one, images, (decided or {}).get(name)), limits, models[name])
+            for name, one in made.items()}
     why = "" if found else "; ".join(dict.fromkeys(str(one.reason) for one in made.values()))
     return Group(runtime, dtype, input_size[0], rows, found.text if found else f"Nothing could be timed: {why}.")
 
@@ -83,9 +85,9 @@ def _exactly(model: nn.Module, x: Tensor) -> Tensor:
     return copy.deepcopy(model).eval().double()(x)
 
 
-def _same(made: Exported, model: nn.Module, images: Tensor | None):
-    """How often the export decides as the model does; None where it cannot be asked."""
-    return None if images is None or made.run is None else agreement(made, model, images)
+def _same(made: Exported, images: Tensor | None, decided: Tensor | None):
+    """How often the export decides as the model did; None where it cannot be asked."""
+    return None if decided is None or made.run is None else agreement(made, images, decided)
 
 
 # --------------------------------------------------------------------------------------------- the order

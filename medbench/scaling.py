@@ -30,8 +30,8 @@ from .attention import ATTENTION
 from .checks import in_range, one_of, whole
 from .config import MECHANISMS
 from .counting import Ledger, ghost
+from .latency.timing import suffix_of
 from .machine import resolve_device
-from .timing import suffix_of
 
 WRITTEN_OUT = "softmax_written_out"
 LAYERS = (*MECHANISMS, WRITTEN_OUT)

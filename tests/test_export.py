@@ -138,13 +138,13 @@ def test_agreement_counts_decisions_and_fills_up_the_last_batch():
     model = Tiny().eval()
     made = export.export(model, SIZE, "eager", threads=1)
     images = torch.randn(5, *SIZE[1:], generator=torch.Generator().manual_seed(0))
-    same = export.agreement(made, model, images)
+    same = export.agreement(made, images, export.decisions(model, images, batch=2))
     assert (same.value, same.n) == (1.0, 5) and 0.5 < same.low < 0.6 and same.high == 1
     other = Tiny().eval()
     with torch.no_grad():
         other.head.bias[model(images).argmax(1)[0]] -= 100
-        decided = int((model(images).argmax(1) == other(images).argmax(1)).sum())
-    assert decided < 5 and export.agreement(made, other, images).value == decided / 5
+        alike = int((model(images).argmax(1) == other(images).argmax(1)).sum())
+    assert alike < 5 and export.agreement(made, images, export.decisions(other, images)).value == alike / 5
 
 
 # --------------------------------------------------------------------------------------------- what cannot be
@@ -158,7 +158,7 @@ def test_a_missing_package_raises_in_direct_use_and_is_a_reason_in_a_table(runti
     with pytest.raises(ValueError, match="cannot be timed: not installed"):
         made.candidate(Tiny())
     with pytest.raises(ValueError, match="has nothing to call: not installed"):
-        export.agreement(made, Tiny(), torch.zeros(SIZE))
+        export.agreement(made, torch.zeros(SIZE), torch.zeros(SIZE[0]))
 
 
 def test_without_a_compiler_there_is_a_reason(monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from medbench import candidates, energy, latency, machine, memory, results, timing
+from medbench import latency, machine, results
+from medbench.latency import candidates, energy, memory, protocol, timing
 
 SIZE = (3, 5, 7)
 
@@ -124,7 +125,7 @@ def test_a_timing_keeps_its_median_and_the_note(monkeypatch):
             now[0] += 0.05
             return super().forward(x)
     now = [0.0]
-    monkeypatch.setattr(latency, "timer_for", lambda place, clock: Half(clock))
+    monkeypatch.setattr(protocol, "timer_for", lambda place, clock: Half(clock))
     found = latency.compare({"a": Wait(7, 4)}, SIZE, rounds=5, seconds=1e3, clock=lambda: now[0],
                             load=timing.Load, device="cpu")
     assert found["a"].median == pytest.approx(0.025) and found["a"].events_over_clock == pytest.approx(0.5)

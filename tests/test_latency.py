@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 import medbench as mb
-from medbench import cost, latency, results, timing
-from medbench.comparison import Round
-from medbench.judging import judged
-from medbench.timing import Load
+from medbench import cost, latency, results
+from medbench.latency import timing
+from medbench.latency.comparison import Round
+from medbench.latency.judging import judged
+from medbench.latency.timing import Load
 
 SIZE = (3, 2, 5)
 
@@ -423,7 +424,7 @@ def test_ceilings_take_the_fastest_repetition():
 
 
 def latency_rates(tick, clock):
-    from medbench.roofline import _rates
+    from medbench.latency.limits import _rates
     return _rates(tick, None, None, 100, 1e-9, clock)
 
 

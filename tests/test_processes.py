@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from medbench import judging, latency, memory, processes, results, selftest
-from medbench.timing import Load
+from medbench import latency, results
+from medbench.latency import judging, memory, processes, selftest
+from medbench.latency.timing import Load
 
 SIZE = (3, 5, 7)
 

@@ -37,16 +37,12 @@ ORDER = [
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
-    {"counting", "cost", "timing", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
-     "latency", "memory", "energy", "selftest", "viewing", "localisation", "faithfulness", "saliency", "mixing",
-     "plots"},
+    {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"peers", "scaling", "crossing", "onnxfile", "export"}, {"runtimes"},
     {"book"}, {"console", "commands", "measuring"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
-GENERAL = {"cost", "counting", "latency", "comparison", "candidates", "judging", "processes", "coldstart", "roofline",
-           "timing", "memory", "energy", "selftest", "saliency", "viewing", "localisation", "faithfulness", "mixing",
-           "plots"}
+GENERAL = {"cost", "counting", "latency", "saliency", "viewing", "localisation", "faithfulness", "mixing", "plots"}
 PLAIN = {"checks", "config", "files", "machine", "records", "results"}
 
 

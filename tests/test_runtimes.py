@@ -8,10 +8,9 @@ import torch
 
 from medbench import commands, export, latency, results, runtimes
 from medbench.__main__ import main
-from medbench.comparison import Comparison, Round, Timing
+from medbench.latency import Ceilings, Comparison, Round, Timing
+from medbench.latency.timing import Disturbance
 from medbench.models import build_model
-from medbench.roofline import Ceilings
-from medbench.timing import Disturbance
 
 SIZE = (2, 1, 112, 112)
 LIMITS = Ceilings({"float32": 1e11}, 1e10, "cpu", 1, Disturbance(0.0, 0.0), {"float32": [1e11], "copy": [1e10]})
@@ -61,7 +60,9 @@ def test_a_group_has_a_row_for_every_model_and_says_why_one_is_missing(monkeypat
     monkeypatch.setattr(runtimes, "attempt", lambda model, *rest: attempt(model, *rest) if model is models["softmax"]
                         else export.Exported("eager", "float32", SIZE, error=0.5, reason="output differs"))
     monkeypatch.setattr(latency, "ceilings", lambda *_, **__: LIMITS)
-    found = runtimes.measure(models, "eager", "float32", SIZE, seconds=0.3, threads=1, images=torch.randn(3, *SIZE[1:]))
+    images = torch.randn(3, *SIZE[1:])
+    decided = {name: export.decisions(model.eval(), images) for name, model in models.items()}
+    found = runtimes.measure(models, "eager", "float32", SIZE, seconds=0.3, threads=1, images=images, decided=decided)
     good, bad = found.lines()
     assert good["latency_ms"] > 0 and good["ratio"] == 1 and good["verdict"] == "reference"
     assert good["class_agreement"] == 1 and 0 < good["roofline_share"] and good["output_error"] < 1e-4

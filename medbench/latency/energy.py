@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .checks import in_range, whole
-from .machine import energy_counter
+from ..checks import in_range, whole
+from ..machine import energy_counter
 
 IDLE_SHARE = 1 / 3           # of a window's seconds, to measure the idle power
 SETTLE_SECONDS = 2.0         # a GPU needs so long to lower its clocks after work

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .machine import cores, resolve_device
+from ..machine import cores, resolve_device
 from .processes import packed
 from .timing import suffix_of, timer_for
 

@@ -1,10 +1,8 @@
-r"""How long models take on this device, side by side, so that differences between them can be believed.
+r"""The protocol: `compare`, and what it does.
 
-What lives here, top to bottom: `compare`, the protocol; the same in several processes; the gate before it; the warm-up
-and the rounds. What is timed: `candidates.py`; the parts: `timing.py`; what comes of rounds: `judging.py`; what comes
-out: `comparison.py`; this device's limits: `roofline.py`; a process from nothing: `coldstart.py`.
+What lives here, top to bottom: `compare`; the same in several processes; the gate before; the warm-up and the rounds.
 
-The protocol. Every model is first compared with itself in float64: a wrong one is not timed. Then models take turns in
+Every model is first compared with itself in float64: a wrong one is not timed. Then models take turns in
 rounds, each round in a random order, so that what disturbs the machine disturbs all. The reference takes part twice:
 how far its two series differ (A/A) is the noise floor, and a difference within it is a tie. A round during which
 others used the processors is marked and repeated, never deleted. Ratios are paired within rounds; intervals resample
@@ -24,18 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .candidates import Candidate, candidate, graphed
-from .checks import in_range, one_of, whole
-from .coldstart import ColdStart, cold_start
+from ..checks import in_range, one_of, whole
+from ..machine import cores, resolve_device, state
+from .candidates import Candidate, candidate
 from .comparison import Comparison, Round, Timing
-from .judging import MIN_FLOOR, MIN_ROUNDS, judge, judged
-from .machine import cores, resolve_device, state
+from .judging import judged
 from .processes import fresh, packed
-from .roofline import Ceilings, Roofline, ceilings, roofline
 from .timing import CONFIDENCE, Load, between, median_interval, prepared, read_load, resampled_rounds, timer_for
-
-__all__ = ["MIN_FLOOR", "MIN_ROUNDS", "Candidate", "Ceilings", "ColdStart", "Comparison", "Roofline", "Timing",
-           "ceilings", "cold_start", "compare", "graphed", "judge", "roofline"]
 
 BUDGETS = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 1e-1, "int8": 1e-1}   # largest error / largest output
 TF32_BUDGET = 1e-2                                                                # float32 on a GPU that rounds to TF32

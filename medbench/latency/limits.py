@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .checks import in_range, one_of
-from .cost import Costs
-from .machine import cores, resolve_device
+from ..checks import in_range, one_of
+from ..cost import Costs
+from ..machine import cores, resolve_device
 from .timing import Disturbance, Load, between, prepared, read_load, suffix_of, timer_for
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}

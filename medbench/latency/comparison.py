@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .checks import one_of
+from ..checks import one_of
 from .timing import CONFIDENCE, Disturbance, samples_needed, suffix_of
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")

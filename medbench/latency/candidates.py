@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .machine import resolve_device
+from ..machine import resolve_device
 
 WARM_UP_CALLS = 3            # before a capture, as torch's notes on CUDA graphs have it
 

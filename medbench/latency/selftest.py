@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .checks import whole
-from .latency import Comparison, compare
-from .machine import cores
+from ..checks import whole
+from ..machine import cores
+from .comparison import Comparison
+from .protocol import compare
 from .timing import Load, read_load, suffix_of
 
 FALSE = ("faster", "slower")

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .checks import one_of
-from .machine import cores, process_memory, resolve_device
+from ..checks import one_of
+from ..machine import cores, process_memory, resolve_device
 from .processes import fresh, packed
 from .timing import prepared, suffix_of
 
