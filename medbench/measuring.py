@@ -68,17 +68,22 @@ def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: 
 
 def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict]:
     """Our layers beside other people's, one row a contest; a note on standard error for each peer that is missing."""
+    from . import contests
     from . import peers as others
     for peer in others.PEERS:
         if peer.mechanism in mechanisms and not others.installed(peer):
             print(f"{peer.name}: not installed; pip install .[peers]", file=sys.stderr)
     to, rows = results.here(chapter, "cpu") if chapter else None, []
-    for contest in others.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
+    for contest in contests.contests(mechanisms, tuple(batches), seconds=seconds, device="cpu"):
         rows.append(contest.row())
         done = (str(rows[-1][key]) for key in ("mechanism", "peer", "shape", "batch", "dtype", "pass", "verdict"))
         print(" ".join(done), file=sys.stderr)
         if to:
             results.record(f"peers.{contest.peer.mechanism}.{slug(contest.peer.name)}", contest, to=to)
+    found = contests.standings(rows)
+    print("\n".join(standing["text"] for standing in found), file=sys.stderr)
+    if to:
+        results.record("peers", found, to=to)
     return rows
 
 

@@ -1,7 +1,7 @@
 r"""Other people's layers of the same mechanisms, for holding ours against them: same shapes, same weights, one run.
 
 What lives here, top to bottom: `Peer`; how each layer of theirs is built and takes our weights; the table `PEERS`, and
-`SWIN`, a whole model; `pair` and `pyramids`, both sides ready to be timed; `compare`, which times them.
+`SWIN`, a whole model; `pair` and `pyramids`, both sides ready to be timed. `contests.py` times them.
 
 Where a peer computes the same function and takes our weights, its output is checked against ours before anything is
 timed. Where it computes another function, `differs` says how, and its time is no yardstick.
@@ -20,13 +20,10 @@ from importlib import metadata
 import torch
 from torch import Tensor, nn
 
-from . import latency
 from .attention import ATTENTION
 from .backbone import LAYER_NORM_EPS
-from .checks import one_of
 from .models import build_model
 
-OURS = "medbench"
 SHAPES = {"stage1": (1024, 96, 3), "stage3": (64, 384, 12)}         # tokens N, channels C, heads h of the large pyramid
 PYRAMID = "pyramid"                                                 # in place of a shape: the whole large model
 SAME = 1e-5                                                         # largest error / largest output, in float64
@@ -241,99 +238,9 @@ def _checked(peer: Peer, ours: nn.Module, x: Tensor) -> nn.Module:
     return theirs
 
 
-@dataclass(frozen=True)
-class Contest:
-    """Ours against theirs on one shape: `found` has both timings, theirs as the reference; `ours` over `theirs` is
-    `found["medbench"].ratio`, and its verdict speaks of ours."""
-
-    peer: Peer
-    shape: str
-    backward: bool
-    found: latency.Comparison
-
-    def row(self) -> dict:
-        """One line of the table: milliseconds of both, ours over theirs with its interval, the verdict."""
-        ours, theirs = self.found[OURS], self.found[self.peer.name]
-        known = {"ratio": ours.ratio, "ratio_low": ours.ratio_low, "ratio_high": ours.ratio_high}
-        return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
-                "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
-                "ours_ms": _ms(ours.median), "theirs_ms": _ms(theirs.median), **known, "floor": self.found.floor,
-                "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
-
-    def rows(self) -> list[dict]:
-        """Records: the ratio with its interval and verdict, the time of both with the median of every round."""
-        line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
-        suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
-        context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
-        context |= {"package": self.peer.package, "version": metadata.version(self.peer.package),
-                    "verdict": line["verdict"], "floor": line["floor"]}
-        rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
-        rows += [{"quantity": name, "value": _ms(t.median), "low": _ms(t.low), "high": _ms(t.high), "unit": "ms",
-                  "n": t.n, "samples": [_ms(r.value(t.name)) for r in self.found.rounds if t.median]}
-                 for name, t in (("ours", ours), ("theirs", theirs))]
-        why = ours.reason or theirs.reason or "not timed"
-        return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})
-                for row in rows]
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else 1000 * seconds
-
-
-def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", backward: bool = False, seed: int = 0,
-            **protocol) -> Contest:
-    """Ours and theirs in one interleaved run.
-
-    Args: `shape` one of `SHAPES`, or `PYRAMID` for `SWIN`; `dtype` of weights and tokens; `backward`: forward and
-        backward; `protocol` as for `latency.compare`.
-    Returns: `Contest`. Raises: as `pair`, and ValueError for an unknown shape.
-    """
-    one_of("shape", shape, (PYRAMID,) if peer is SWIN else tuple(SHAPES))
-    if peer is SWIN:
-        ours, theirs = pyramids(seed)
-        size = (ours.config.in_chans, *ours.config.img_size)
-    else:
-        ours, theirs = pair(peer, SHAPES[shape], seed)
-        size = SHAPES[shape][:2]
-    models = {peer.name: _candidate(theirs, dtype, backward), OURS: _candidate(ours, dtype, backward)}
-    return Contest(peer, shape, backward, latency.compare(models, (batch, *size), seed=seed, **protocol))
-
-
 def installed(peer: Peer) -> bool:
     """Whether the peer's package is there."""
     try:
         return bool(metadata.version(peer.package))
     except metadata.PackageNotFoundError:
         return False
-
-
-def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0, **protocol):
-    """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
-    backward at the largest; with windows also the whole pyramids. Peers that are not installed are left out.
-
-    Args: `seconds` for each contest; the rest as `compare`.
-    """
-    passes = [(batch, False) for batch in batches] + [(max(batches), True)]
-    for peer in (*PEERS, SWIN):
-        if peer.mechanism in mechanisms and installed(peer):
-            for shape in (PYRAMID,) if peer is SWIN else SHAPES:
-                for dtype in dtypes:
-                    for batch, backward in passes:
-                        yield compare(peer, shape, batch, dtype, backward, seconds=seconds, **protocol)
-
-
-def _candidate(layer: nn.Module, dtype: str, backward: bool) -> latency.Candidate:
-    """A layer with its weights in `dtype`, run forward or forward and backward, and its float64 copy to agree with."""
-    kind = getattr(torch, dtype)
-    cast, exact = copy.deepcopy(layer).to(kind), copy.deepcopy(layer).double()
-
-    def forward(x: Tensor) -> Tensor:
-        return cast(x.to(kind))
-
-    def both(x: Tensor) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
-            given = x.detach().clone().to(kind).requires_grad_()
-            out = cast(given)
-            out.sum().backward()
-        return out.detach()
-    return latency.Candidate("", both if backward else forward, exact, dtype, module=cast)

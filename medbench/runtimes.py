@@ -56,7 +56,7 @@ def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: 
         models: {name: module}; the reference is softmax if it is right, else the first that is.
         runtime: one of `export.RUNTIMES`, or `BEST` with `chosen` {name: runtime}. dtype: one of `export.DTYPES`.
         input_size: (batch, channels, height, width) in pixels. seconds: for the timing alone. threads: 0 for all.
-        images, decided: (n, channels, height, width), and {name: (n,)} from `export.decisions` of each model, with which
+        images, decided: (n, channels, height, width), and {name: (n,)} of `export.decisions` of each model, with which
             those of its export are compared; none by default.
         workdir: a folder in which each model gets its own for ONNX files. seed: of inputs and orders.
     Returns: `Group`, rows for every model, those that could not be timed too.

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from medbench import peers, results
+from medbench import contests, peers, results
 
 TINY = {"tiny": (64, 12, 3)}
 
@@ -44,9 +44,9 @@ def test_our_window_pyramid_is_timms_swin_but_for_the_positions():
 
 @pytest.mark.parametrize("backward", [False, True])
 def test_a_contest_is_recorded_as_it_was_timed(backward, monkeypatch, tmp_path):
-    monkeypatch.setattr(peers, "SHAPES", TINY)
+    monkeypatch.setattr(contests, "SHAPES", TINY)
     peer = next(peer for peer in peers.PEERS if (peer.mechanism, peer.name) == ("xca", "timm"))
-    found = peers.compare(peer, "tiny", 2, "bfloat16", backward, rounds=2, seconds=1, device="cpu")
+    found = contests.compare(peer, "tiny", 2, "bfloat16", backward, rounds=2, seconds=1, device="cpu")
     line = found.row()
     assert line["ours_ms"] > 0 and line["theirs_ms"] > 0 and line["verdict"] == "inconclusive"  # two rounds
     assert found.found["medbench"].error < 0.1
@@ -62,21 +62,34 @@ def test_a_contest_is_recorded_as_it_was_timed(backward, monkeypatch, tmp_path):
 def test_backward_reaches_the_weights(monkeypatch):
     peer = peers.PEERS[0]
     ours, _ = peers.pair(peer, TINY["tiny"])
-    run = peers._candidate(ours, "float32", True)
+    run = contests._candidate(ours, "float32", True)
     with torch.inference_mode():
         run.run(torch.randn(1, 64, 12))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.module.parameters())
 
 
 def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
-    monkeypatch.setattr(peers, "installed", lambda peer: True)
-    monkeypatch.setattr(peers, "SHAPES", TINY)
+    monkeypatch.setattr(contests, "installed", lambda peer: True)
+    monkeypatch.setattr(contests, "SHAPES", TINY)
     asked = []
-    monkeypatch.setattr(peers, "compare", lambda peer, *what, **protocol: asked.append((peer.name, *what)))
-    list(peers.contests(["window"], (2,), ("float32",)))
+    monkeypatch.setattr(contests, "compare", lambda peer, *what, **protocol: asked.append((peer.name, *what)))
+    list(contests.contests(["window"], (2,), ("float32",)))
     sides = (("timm", "tiny"), (peers.SWIN.name, "pyramid"))
     assert asked == [(name, shape, 2, "float32", both) for name, shape in sides for both in (False, True)]
     asked.clear()
-    list(peers.contests(["xca"], (1, 4), ("float32",)))
+    list(contests.contests(["xca"], (1, 4), ("float32",)))
     assert asked == [(name, "tiny", batch, "float32", both) for name in ("timm", "vit-pytorch")
                      for batch, both in ((1, False), (4, False), (4, True))]
+
+
+def test_standings_are_held_to_the_fastest_peer_of_the_same_function():
+    def line(peer, ratio, verdict, shape="stage1", differs=""):
+        return {"mechanism": "xca", "peer": peer, "shape": shape, "batch": 1, "dtype": "float32", "pass": "forward",
+                "ratio": ratio, "verdict": verdict, "differs": differs}
+    lines = [line("slow", 0.2, "faster"), line("quick", 0.9, "tie"), line("other", 3.0, "slower", differs="in this"),
+             line("slow", 0.4, "faster", "stage3"), line("whole", 1.1, "slower", peers.PYRAMID)]
+    layer, pyramid = contests.standings(lines)
+    assert layer["value"] == pytest.approx((0.9 * 0.4) ** 0.5) and layer["n"] == 2 and pyramid["value"] == 1.1
+    assert layer["text"] == ("xca takes 0.60 of the time of the fastest peer (quick, slow) on average over 2 cases: "
+                             "faster in 1, tie in 1.")
+    assert contests.standings([]) == []

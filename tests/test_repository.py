@@ -38,7 +38,7 @@ ORDER = [
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
-    {"peers", "scaling", "crossing", "onnxfile", "export"}, {"runtimes"},
+    {"peers", "scaling", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
     {"book"}, {"console", "commands", "measuring"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools

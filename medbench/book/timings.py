@@ -1,12 +1,17 @@
 """What chapter 12 shows: the machine, times and rooflines, as records and as tables.
 
-What lives here, top to bottom: records of comparisons; the machine's facts; times; the roof over every timed model.
+What lives here, top to bottom: records of comparisons; the machine's facts; times; the roof over every timed model;
+what the commands have recorded that take too long for a chapter: the self-test, the peers, growing sizes.
 """
 
 from __future__ import annotations
 
-from .. import latency, results
+from .. import crossing, latency, results, scaling
+from ..machine import device_name
+from ..records import ResultFile
 from .tables import with_interval
+
+COMMANDS = {"12_selftest": "latency --self-test", "12_peers": "peers", "12_scaling": "scaling"}
 
 
 def record_times(times, to, prefix: str = "latency", **context) -> None:
@@ -64,3 +69,75 @@ def roof_points(roofs, batch: int):
     import pandas as pd
     return pd.DataFrame([{"model": name, "intensity": roof.intensity, "rate": roof.flops * roof.share / roof.seconds}
                          for (name, b), roof in roofs.items() if b == batch])
+
+
+# --------------------------------------------------------------------------------------------- what commands recorded
+def recorded(chapter: str, device="auto") -> ResultFile:
+    """The records of one of `COMMANDS`: of this device if it was run here, else of another device, the fullest.
+
+    Raises: LookupError: nobody has run it.
+    """
+    found = {file.device: file for file in results.files() if file.chapter == chapter}     # those made here come last
+    if not found:
+        raise LookupError(f"there are no records of {chapter}; `python -m medbench {COMMANDS[chapter]} --record "
+                          f"{chapter}` makes them")
+    fullest = max(found.values(), key=lambda file: len(file.records))
+    return found.get(device_name(device), fullest)
+
+
+def said(file: ResultFile, *quantities: str) -> dict:
+    """The sentences of some records as one row, with the device that they speak of."""
+    texts = [record.text for record in file.records if record.quantity in quantities and record.text]
+    return {"quantity": "conclusion", "value": None, "unit": "1", "text": f"On {file.device}: {' '.join(texts)}"}
+
+
+def selftest_page(file: ResultFile):
+    """The self-test for the page: how many comparisons of a model with itself ended how, machine quiet or loaded."""
+    import pandas as pd
+    counts = {r.name.split(".")[-1]: r.n for r in file.records if r.quantity == "false_calls"}
+    columns = {"false_calls": "called different", "ties": "ties", "inconclusive": "inconclusive",
+               "false_call_bound": "rate of false calls at most (%)"}
+    rows = {kind: {"comparisons": n} for kind, n in counts.items()}
+    for r in file.records:
+        if r.quantity in columns:
+            shown = round(100 * r.value, 1) if r.quantity == "false_call_bound" else r.value
+            rows[r.name.split(".")[-1]][columns[r.quantity]] = shown
+    return pd.DataFrame(rows).T.reindex(["quiet", "loaded", "all"])
+
+
+def peers_page(file: ResultFile):
+    """The standings beside other people's layers for the page, one row a mechanism."""
+    import pandas as pd
+    rows = {r.context["mechanism"].replace("_", " "): {
+        "our time / fastest peer's (1)": round(r.value, 2), "cases": r.n,
+        **{verdict: r.context[verdict] for verdict in ("faster", "tie", "inconclusive", "slower")}}
+        for r in file.records if r.quantity == "mean_ratio"}
+    return pd.DataFrame(rows).T
+
+
+def crossings(file: ResultFile, reference: str = "softmax"):
+    """Layers against the number of tokens: the tables that `plots.crossover` takes, times and crossovers."""
+    points = scaling.recorded(file.records, "tokens")
+    found = crossing.crossovers(points, reference)
+    return crossing.table(points, reference), crossing.crossover_table(found)
+
+
+def growth_page(file: ResultFile, part: str):
+    """Whole models at growing sizes for the page: ratio to softmax with its interval, or why there is none."""
+    table = crossing.table(scaling.recorded(file.records, part))
+
+    def cell(row):
+        if row.ratio is None or row.ratio != row.ratio:
+            return row.reason
+        return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
+    table["ratio to softmax (1)"] = table.apply(cell, axis=1)
+    return table.pivot(index="model", columns="at", values="ratio to softmax (1)")
+
+
+def everywhere(batch: int = 1):
+    """Median latency (ms) of the large models on every device that was recorded, and `not run` where it was not."""
+    table = results.load()
+    kept = ((table.chapter == "12_latency") & (table.quantity == "latency") & table["name"].str.startswith("latency.")
+            & (table.get("batch") == batch) & (table.dtype == "float32") & (table.device != results.STUDY))
+    wide = table[kept].pivot_table(index="model", columns="device", values="value")
+    return wide.round(1).astype(object).where(wide.notna(), "not run")
