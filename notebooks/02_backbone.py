@@ -99,7 +99,8 @@ stages
 #
 # Around the mixing, `self.attn` has projections: one matrix makes queries, keys and values (chapter 03 says what they are
 # for), another one leads back.
-# They cost $4NC^2$ multiply-adds. The MLP costs $8NC^2$. No mechanism of this book changes either.
+# They cost $4NC^2$ multiply-adds. The MLP costs $8NC^2$. Only Linformer changes that: it projects fewer keys and values
+# (chapter 04).
 #
 # ## From stage to stage
 #
@@ -198,7 +199,8 @@ pd.DataFrame(shared).T
 # ## What each mechanism costs
 #
 # Now the complexity table, done right. Mixing is counted in multiply-adds (MAC) for one layer and one image. Every
-# row but the last also pays $4NC^2$ for its projections, which most tables leave out.
+# row but two also pays $4NC^2$ for its projections, which most tables leave out. Linformer's paper setting pays
+# $2NC^2 + 2rC^2$.
 #
 # | mechanism | mixing, as its paper defines it | grows with $N$ as | in the study's code |
 # |---|---|---|---|

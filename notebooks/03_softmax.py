@@ -106,8 +106,8 @@ for ax, name in zip(axes, ("softmax", "none")):
 # ```
 #
 # `F.scaled_dot_product_attention` is PyTorch's name for equation {eq}`eq-softmax`, in one fused call that need not keep
-# the $N \times N$ matrix {cite}`dao2022flashattention`. The three lines above it are the same equation spelt out, for the one
-# case in which fusing is slower. Around it stand two linear maps, the same for every mechanism:
+# the $N \times N$ matrix {cite}`dao2022flashattention`. The branch before it is the same equation spelt out, for the
+# cases in which fusing is slower. Around it stand two linear maps, the same for every mechanism:
 #
 # ```{literalinclude} ../../medbench/attention/base.py
 # :language: python

@@ -98,6 +98,19 @@ right.set_ylabel("summary key");
 #
 # The first line of the code refuses another number of tokens than the layer was built for: $E$ has one column for each.
 #
+# This is the equation. The layer itself does the same in another order. $E$ works along the tokens and the projection to
+# keys along the channels, so it does not matter which comes first: $E(XW) = (EX)W$. With $EX$ first, only $r$ keys and
+# values have to be projected in place of $N$:
+#
+# ```{literalinclude} ../../medbench/attention/linformer.py
+# :language: python
+# :pyobject: Linformer.forward
+# :dedent: 4
+# ```
+#
+# That takes $2NC^2 + 2rC^2$ multiply-adds for the projections, where every other mechanism pays $4NC^2$. A test holds the
+# two orders together, to twelve digits.
+#
 # ## The check
 #
 # Is there a case in which Linformer *is* softmax? With $r = N$ and $E = F = I$ nothing is mixed before the comparison.
@@ -385,7 +398,7 @@ for setting in ("faithful", "seed"):
 pd.DataFrame(rows, columns=["setting", "own parameters", "mixing (MAC)"])
 
 # %% [markdown]
-# At this size both have $r = 128$ and the same arithmetic; sharing halves the parameters. They part company where the image
+# At this size both have $r = 128$ and the same mixing; sharing halves the parameters. They part company where the image
 # grows.
 #
 # ## Further reading

@@ -101,6 +101,9 @@ right.set(xlabel="key channel", ylabel="query channel");
 # :dedent: 4
 # ```
 #
+# Here too the order is ours: the product of the raw columns is divided by their lengths, which is the product of the
+# columns divided by their lengths, and takes $d^2$ divisions for each head in place of $2Nd$.
+#
 # ## The check
 #
 # timm {cite}`wightman2019timm` has the authors' layer. We load its weights with `strict=True`, so every name and shape

@@ -71,9 +71,10 @@ benchmark.cost_page(table)
 
 # %% [markdown]
 # Softmax attention needs {value}`11_cost:cost.softmax.macs|.2f G`, the cheapest mechanism
-# {value}`11_cost:cost.fastformer.macs|.2f G`. Every mechanism here keeps its projections, so the most that it can save is
-# the share of mixing, {value}`11_cost:cost.softmax.mixing_share|.1%` of the softmax model. The claim of the study asks for
-# more than there is.
+# {value}`11_cost:cost.fastformer.macs|.2f G`. A mechanism that keeps its projections can save the share of mixing at
+# most, {value}`11_cost:cost.softmax.mixing_share|.1%` of the softmax model. The claim of the study asks for more than
+# there is. Only Linformer also saves on projections: since $E(XW) = (EX)W$, it projects $r$ keys and values in place of
+# $N$. That is a small part more.
 #
 # The control `none` lies lower still, at {value}`11_cost:cost.none.macs|.2f G`, because it has no queries and keys.
 # *Activations* are the most that intermediate tensors hold at one moment.

@@ -77,9 +77,23 @@ pd.DataFrame([{"ceiling": row["quantity"], "of": row["context"].get("dtype", "co
 #
 # ## The timing
 #
-# All models take turns, in a new random order each round. One of them takes part twice under two names: what separates
-# its two series is noise, and differences within it are ties. Before anything is timed, each model is compared with
-# itself in float64: a wrong model is not timed. Rounds during which others used the processors are marked and repeated.
+# Single calls are timed by `torch.utils.benchmark`, which warms up before each. All models take turns, in a new random
+# order each round. One of them takes part twice under two names: what separates its two series is noise, and differences
+# within it are ties. Before anything is timed, each model is compared with itself in float64: a wrong model is not timed.
+# Rounds during which others used the processors are marked and repeated, never deleted.
+#
+# Can this be trusted? There is one case whose answer everybody knows: a model against itself. It was compared with itself
+# a hundred times, and in every second comparison another process multiplied matrices beside it. Each verdict "faster" or
+# "slower" is a false one.
+
+# %%
+trust = timings.recorded("12_selftest", book.device)
+mb.results.record("selftest", timings.said(trust, "self_test"), to=book.results)
+timings.selftest_page(trust)
+
+# %% [markdown]
+# {sentence}`12_latency:selftest.conclusion` *Inconclusive* is no false call: it is what the protocol says when a
+# neighbour takes the processors. Now the models.
 
 # %%
 preset = book.profile.cost_preset
@@ -170,6 +184,57 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # At batch 1 softmax attention reaches {value}`12_latency:latency.softmax.roofline_share.b1|.0%` of what the device could
 # do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic.
 #
+# ## Where do they cross?
+#
+# At 224 px the first stage has 1,024 tokens. Is that many? An efficient mechanism has fewer multiply-adds from some number
+# of tokens on. From which number on is it *faster*? Single layers of the first stage, 96 channels, were timed side by side
+# with more and more tokens, until time or memory ran out.
+#
+# ```{admonition} Predict before you look
+# :class: tip
+# By multiply-adds Fastformer passes softmax attention first and Linformer and Performer last. Will the clock agree? In
+# which direction will it move the crossovers?
+# ```
+
+# %% mystnb={"image": {"alt": "Time of a layer relative to fused softmax attention against the number of tokens, one falling line a mechanism and a flat rising one for softmax written out; below, for each of them the measured crossover with its interval and the one by multiply-adds."}}
+growing = timings.recorded("12_scaling", book.device)
+mb.results.record("crossing", timings.said(growing, "conclusion"), to=book.results)
+mb.plots.crossover(*timings.crossings(growing));
+
+# %% [markdown]
+# Open markers are where multiply-adds cross, filled ones where times do. A filled marker to the right of its open one
+# means that the mechanism needs more tokens to pay off than its arithmetic promises. The line *softmax written out* forms
+# the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
+# paper since then, one fused operation gives to softmax attention too.
+#
+# Whole models at three image sizes, one image at a time:
+
+# %%
+timings.growth_page(growing, "sizes")
+
+# %% [markdown]
+# An efficient mechanism is a tool for many tokens. At 448 px the first stage has 4,096.
+#
+# ## Is our code the reason?
+#
+# A slow implementation would make a mechanism look bad. So each layer of this book was timed beside other people's layers
+# of the same mechanism: timm's, PyTorch's own, packages from PyPI. Same shapes, same weights where they fit, outputs
+# equal to the last digits, in interleaved rounds. The shapes are those of the first and the third stage, with one image
+# and with sixteen, in float32 and bfloat16, forward and, with sixteen images, with the gradient.
+
+# %%
+others = timings.recorded("12_peers", book.device)
+mb.results.record("peers", timings.said(others, "mean_ratio"), to=book.results)
+timings.peers_page(others)
+
+# %% [markdown]
+# {sentence}`12_latency:peers.conclusion`
+#
+# A ratio of one is a tie. Softmax attention is a tie because both sides call the same fused operation. Where ours is
+# quicker, a product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small
+# matrix, and not of the long ones. Performer and Fastformer have no row: the packages compute something else there. The
+# whole pyramid with windows gains little, for linear layers take most of its time, and these are the same on both sides.
+#
 # ## Your device beside the others
 #
 # Every device that has run this chapter has a file of records. This figure shows all of them.
@@ -181,9 +246,12 @@ devices = devices[(devices.chapter == "12_latency") & (devices.quantity == "late
                   & (devices.device != "study-2022") & devices.value.notna() & (devices.dtype == "float32")]
 mb.plots.latency(devices);
 
+# %%
+timings.everywhere(batch=1)
+
 # %% [markdown]
-# To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
-# on devices says how, step by step. What nobody has run is not in the figure.
+# In milliseconds. To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
+# on devices says how, step by step.
 #
 # One GPU is there, an H100. What does it say of the mechanisms at batch 1?
 # {sentence}`nvidia-h100-80gb-hbm3/12_latency:latency.run.conclusion.b1`

@@ -21,5 +21,5 @@ from .protocol import BUDGETS, compare
 from .selftest import SelfTest, self_test
 
 __all__ = ["BUDGETS", "BYTES", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
-           "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "ceilings", "cold_start", "compare",
-           "energy_per_image", "graphed", "judge", "peak_memory", "roofline", "self_test"]
+           "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "ceilings", "cold_start",
+           "compare", "energy_per_image", "graphed", "judge", "peak_memory", "roofline", "self_test"]

@@ -1,0 +1,142 @@
+r"""Our layers timed beside other people's, and who is quicker.
+
+What lives here, top to bottom: `Contest`, ours against theirs in one case; `compare` and `contests`, which time them;
+`standings`, what all cases say of each mechanism.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from . import latency
+from .checks import one_of
+from .peers import PEERS, PYRAMID, SHAPES, SWIN, Peer, installed, pair, pyramids
+
+OURS = "medbench"
+
+
+# --------------------------------------------------------------------------------------------- one case
+@dataclass(frozen=True)
+class Contest:
+    """Ours against theirs on one shape: `found` has both timings, theirs as the reference; `ours` over `theirs` is
+    `found["medbench"].ratio`, and its verdict speaks of ours."""
+
+    peer: Peer
+    shape: str
+    backward: bool
+    found: latency.Comparison
+
+    def row(self) -> dict:
+        """One line of the table: milliseconds of both, ours over theirs with its interval, the verdict."""
+        ours, theirs = self.found[OURS], self.found[self.peer.name]
+        known = {"ratio": ours.ratio, "ratio_low": ours.ratio_low, "ratio_high": ours.ratio_high}
+        return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
+                "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
+                "ours_ms": _ms(ours.median), "theirs_ms": _ms(theirs.median), **known, "floor": self.found.floor,
+                "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
+
+    def rows(self) -> list[dict]:
+        """Records: the ratio with its interval and verdict, the time of both with the median of every round."""
+        line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
+        suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
+        context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
+        context |= {"package": self.peer.package, "version": metadata.version(self.peer.package),
+                    "verdict": line["verdict"], "floor": line["floor"]}
+        rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
+        rows += [{"quantity": name, "value": _ms(t.median), "low": _ms(t.low), "high": _ms(t.high), "unit": "ms",
+                  "n": t.n, "samples": [_ms(r.value(t.name)) for r in self.found.rounds if t.median]}
+                 for name, t in (("ours", ours), ("theirs", theirs))]
+        why = ours.reason or theirs.reason or "not timed"
+        return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})
+                for row in rows]
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
+
+
+# --------------------------------------------------------------------------------------------- all cases
+def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", backward: bool = False, seed: int = 0,
+            **protocol) -> Contest:
+    """Ours and theirs in one interleaved run.
+
+    Args: `shape` one of `SHAPES`, or `PYRAMID` for `SWIN`; `dtype` of weights and tokens; `backward`: forward and
+        backward; `protocol` as for `latency.compare`.
+    Returns: `Contest`. Raises: as `pair`, and ValueError for an unknown shape.
+    """
+    one_of("shape", shape, (PYRAMID,) if peer is SWIN else tuple(SHAPES))
+    if peer is SWIN:
+        ours, theirs = pyramids(seed)
+        size = (ours.config.in_chans, *ours.config.img_size)
+    else:
+        ours, theirs = pair(peer, SHAPES[shape], seed)
+        size = SHAPES[shape][:2]
+    models = {peer.name: _candidate(theirs, dtype, backward), OURS: _candidate(ours, dtype, backward)}
+    return Contest(peer, shape, backward, latency.compare(models, (batch, *size), seed=seed, **protocol))
+
+
+def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), seconds: float = 20.0, **protocol):
+    """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
+    backward at the largest; with windows also the whole pyramids. Peers that are not installed are left out.
+
+    Args: `seconds` for each contest; the rest as `compare`.
+    """
+    passes = [(batch, False) for batch in batches] + [(max(batches), True)]
+    for peer in (*PEERS, SWIN):
+        if peer.mechanism in mechanisms and installed(peer):
+            for shape in (PYRAMID,) if peer is SWIN else SHAPES:
+                for dtype in dtypes:
+                    for batch, backward in passes:
+                        yield compare(peer, shape, batch, dtype, backward, seconds=seconds, **protocol)
+
+
+def _candidate(layer: nn.Module, dtype: str, backward: bool) -> latency.Candidate:
+    """A layer with its weights in `dtype`, run forward or forward and backward, and its float64 copy to agree with."""
+    kind = getattr(torch, dtype)
+    cast, exact = copy.deepcopy(layer).to(kind), copy.deepcopy(layer).double()
+
+    def forward(x: Tensor) -> Tensor:
+        return cast(x.to(kind))
+
+    def both(x: Tensor) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            given = x.detach().clone().to(kind).requires_grad_()
+            out = cast(given)
+            out.sum().backward()
+        return out.detach()
+    return latency.Candidate("", both if backward else forward, exact, dtype, module=cast)
+
+
+# --------------------------------------------------------------------------------------------- what they say
+def standings(lines: list[dict]) -> list[dict]:
+    """Each mechanism beside the fastest peer of the same function in every case; the whole pyramid by itself.
+
+    Args: `lines` of `Contest.row`.
+    Returns: one record a mechanism: `mean_ratio`, the geometric mean of our time over that peer's, with `text`.
+    """
+    fastest: dict[tuple, dict] = {}
+    for line in lines:
+        what = f"{line['mechanism']}_{PYRAMID}" if line["shape"] == PYRAMID else line["mechanism"]
+        case = (what, *(line[key] for key in ("shape", "batch", "dtype", "pass")))
+        if not line["differs"] and line["ratio"] and line["ratio"] > fastest.get(case, {"ratio": 0})["ratio"]:
+            fastest[case] = line
+    names = dict.fromkeys(case[0] for case in fastest)
+    return [_standing(name, [line for case, line in fastest.items() if case[0] == name]) for name in names]
+
+
+def _standing(name: str, lines: list[dict]) -> dict:
+    """One mechanism's record from its cases."""
+    mean = math.exp(sum(math.log(line["ratio"]) for line in lines) / len(lines))
+    counts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in latency.VERDICTS[1:]}
+    said = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items() if n)
+    beside = ", ".join(sorted({line["peer"] for line in lines}))
+    return {"quantity": "mean_ratio", "value": mean, "unit": "1", "n": len(lines), "suffix": name,
+            "context": counts | {"mechanism": name},
+            "text": f"{name.replace('_', ' ')} takes {mean:.2f} of the time of the fastest peer ({beside}) on average "
+                    f"over {len(lines)} cases: {said}."}
