@@ -1,10 +1,12 @@
-"""What chapter 12 shows: the machine's facts, times under the right name."""
+"""What chapter 12 shows: the machine's facts, times under the right name, what commands recorded."""
 
+import pytest
 import torch
 
 import medbench as mb
-from medbench import results
+from medbench import crossing, results, scaling
 from medbench.book import timings
+from medbench.latency import selftest
 
 
 def test_the_machine_has_a_line_for_every_known_fact():
@@ -22,3 +24,80 @@ def test_times_are_recorded_under_their_prefix(tmp_path):
     names = set(results.load(tmp_path)["name"])
     assert {"trained.softmax.latency.b1", "trained.a.verdict.b1", "trained.run.conclusion.b1"} <= names
     assert not [name for name in names if name.startswith("latency.")]
+
+
+# --------------------------------------------------------------------------------------------- what commands recorded
+def file(device, chapter, rows, place):
+    """A result file of a device, as a command leaves it."""
+    to = place / device / f"{chapter}.json"
+    for name, own in rows.items():
+        results.record(name, own, to=to)
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Nothing committed, nothing measured here: two empty folders."""
+    monkeypatch.setattr(results, "edition_root", lambda: tmp_path / "edition")
+    monkeypatch.setattr(results, "results_root", lambda: tmp_path / "here")
+    monkeypatch.setattr(timings, "device_name", lambda device: "mine")
+    return tmp_path
+
+
+def standing(name, value):
+    return {"quantity": "mean_ratio", "value": value, "unit": "1", "n": 4, "suffix": name,
+            "text": f"{name} is {value}.",
+            "context": {"mechanism": name, "faster": 3, "tie": 1, "slower": 0, "inconclusive": 0}}
+
+
+def test_a_device_shows_its_own_records_and_else_those_of_the_fullest(places):
+    with pytest.raises(LookupError, match="`python -m medbench peers --record 12_peers` makes them"):
+        timings.recorded("12_peers", "cpu")
+    file("other", "12_peers", {"peers": [standing("xca", 0.7)]}, places / "edition")
+    file("fuller", "12_peers", {"peers": [standing("xca", 0.8), standing("window", 0.9)]}, places / "edition")
+    assert timings.recorded("12_peers", "cpu").device == "fuller"
+    file("mine", "12_peers", {"peers": [standing("xca", 0.6)]}, places / "here")
+    found = timings.recorded("12_peers", "cpu")
+    assert timings.said(found, "mean_ratio")["text"] == "On mine: xca is 0.6."
+    page = timings.peers_page(found)
+    assert page.loc["xca"].to_dict() == {"our time / fastest peer's (1)": 0.6, "cases": 4, "faster": 3, "tie": 1,
+                                         "inconclusive": 0, "slower": 0}
+
+
+def test_the_self_test_has_a_row_for_each_kind(places):
+    trial = [selftest.Trial(loaded, verdict, 1.0, 0.9, 1.1, 0.02, 9, 0) for loaded, verdict in
+             ((False, "tie"), (True, "inconclusive"), (False, "faster"))]
+    file("mine", "12_selftest", {"selftest.softmax": selftest.SelfTest(tuple(trial), 3.0, 0.99, 1, 2, "cpu")},
+         places / "here")
+    page = timings.selftest_page(timings.recorded("12_selftest", "cpu"))
+    assert page["called different"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
+    assert page["comparisons"].to_dict() == {"quiet": 2, "loaded": 1, "all": 3}
+    assert page.loc["all", "rate of false calls at most (%)"] > 33
+
+
+def test_growing_sizes_come_back_from_records(places):
+    def point(part, name, at, ms, reason=None):
+        rounds = () if reason else (ms / 1000,) * 6
+        ends = (None, None) if reason else (ms / 1000, ms / 1000)
+        return scaling.Point(part, name, at, 10, 100, rounds, *ends, 0.01, reason,
+                             {"batch": 1, "dtype": "float32", "dim": 96, "num_heads": 3})
+    for part, sizes in (("tokens", (64, 256)), ("sizes", (112, 224))):
+        for at, xca in zip(sizes, (2.0, 0.5)):
+            step = [point(part, "softmax", at, 1.0), point(part, "xca", at, xca),
+                    point(part, "window", at, 1.0, "would need about 9.0 GB of 1.0 GB")]
+            rows = {f"{part}.{name}": own for name, own in crossing.rows(step).items()}
+            file("mine", "12_scaling", rows, places / "here")
+    growing = timings.recorded("12_scaling", "cpu")
+    lines, found = timings.crossings(growing)
+    assert found.set_index("model").loc["xca", "value"] == pytest.approx(128)
+    assert set(lines.model) == {"softmax", "xca", "window"}
+    page = timings.growth_page(growing, "sizes")
+    assert page.loc["xca", 224] == "0.50 [0.50, 0.50]" and page.loc["window", 112].startswith("would need about")
+
+
+def test_a_device_that_did_not_run_a_model_says_so(places):
+    for device, models in (("a", ("softmax", "xca")), ("b", ("softmax",))):
+        for model in models:
+            row = {"quantity": "latency", "value": 5.0, "unit": "ms", "suffix": "b1",
+                   "context": {"batch": 1, "dtype": "float32"}}
+            file(device, "12_latency", {f"latency.{model}": [row]}, places / "here")
+    assert timings.everywhere().loc["xca"].to_dict() == {"a": 5.0, "b": "not run"}
