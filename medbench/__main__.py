@@ -1,4 +1,4 @@
-"""The command line: `python -m medbench train|evaluate|predict|cost|latency|peers|scaling|runtimes|explain|book`.
+"""The command line: `python -m medbench COMMAND`, as `python -m medbench --help` lists them.
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
@@ -8,6 +8,7 @@ What the commands do beyond reading their options is in `commands.py` and `measu
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -213,20 +214,38 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
              images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared, in the "
                                             "largest batch")] = 500,
              again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
-             record: Chapter = "", form: Form = "table"):
+             device: Device = "auto", record: Chapter = "", form: Form = "table"):
     """Time the models in other runtimes.
 
-    On the CPU: eager torch, torch.compile, ONNX Runtime and OpenVINO, in each dtype, all models of one in one
-    interleaved run, and then each model in the runtime that is fastest for it. With the order that each gives.
+    Eager torch and torch.compile, on a CPU also ONNX Runtime and OpenVINO, on a GPU CUDA graphs, in each dtype: all
+    models of one in one interleaved run, and then each model in the runtime that is fastest for it. With the order that
+    each gives.
     """
-    names = list(dict.fromkeys(commands.listed(runtime, "runtime", tuple(RUNTIMES)) or RUNTIMES))
+    names = commands.runtime_names(runtime, device)
     dtypes = list(dict.fromkeys(commands.listed(dtype, "dtype", DTYPES) or DTYPES))
     if run:
         models, weights = commands.runs(run)
     else:
         models = commands.build(commands.model_names(model), preset, "faithful", 10, {})
         weights = {name: f"untrained, seed {built.config.seed}" for name, built in models.items()}
-    rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again)
+    rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again, device)
+    console.show(rows, form)
+
+
+@command("""device-report --profile full --budget 9m --resume my-gpu
+device-report --profile laptop --budget 1h --resume my-laptop --device cpu""")
+def device_report(resume: Annotated[str, _option("--resume", metavar="DIR", help="the report's folder; what it has "
+                                                 "already is not measured again")],
+                  budget: Annotated[str, _option("--budget", metavar="TIME", help="such as 9m, 1h30m")] = "9m",
+                  profile: Profile = "full", device: Device = "auto", form: Form = "table"):
+    """Measure everything about this device.
+
+    Costs, latency, memory, energy, runtimes, growing sizes: the most important first, as far as the budget goes. Writes
+    result files and a summary; the same command goes on. Copied into book/results, the files add this device to the
+    book.
+    """
+    from .report import device_report as report
+    rows = report(Path(resume), profile=profile or "full", budget=commands.seconds_in(budget), device=device)
     console.show(rows, form)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from . import results, saliency, training
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
 from .data import load_data, read_image, to_input
+from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
 from .models import build_model
@@ -38,6 +40,21 @@ def model_names(given: list[str]) -> list[str]:
     """Models in the order they were asked for, each once; `all` stands for the seven."""
     names = listed(given, "model name", (*ALL_MODELS, "all"))
     return list(dict.fromkeys(n for name in names for n in (MODELS if name == "all" else (name,))))
+
+
+def runtime_names(given: list[str], device: str) -> list[str]:
+    """Runtimes in the order they were asked for, each once; by default all that this device can have."""
+    names = listed(given, "runtime", tuple(RUNTIMES))
+    kind = resolve_device(device).type
+    return list(dict.fromkeys(names)) or [name for name, runtime in RUNTIMES.items() if kind not in runtime.lacks]
+
+
+def seconds_in(text: str) -> float:
+    """Seconds from `540`, `540s`, `9m` or `1h30m`."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    if not parts or not any(parts.groups()):
+        raise ValueError(f"budget is {text!r}; wanted a time such as 9m, 1h30m or 540s")
+    return float(sum(int(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1))))
 
 
 def run_folder(name: str) -> Path:

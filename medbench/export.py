@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from .checks import one_of, whole
-from .latency import BUDGETS, Candidate
+from .latency import BUDGETS, Candidate, graphed
 from .latency.timing import prepared
-from .machine import cores
+from .machine import cores, resolve_device
 from .metrics import Score
 from .onnxfile import NotSupported, onnx_file
 
@@ -56,6 +56,7 @@ class Exported:
     reported: dict = field(default_factory=dict)
     error: float | None = None
     reason: str | None = None
+    device: str = "cpu"
 
     def candidate(self, exact: Callable[[Tensor], Tensor]) -> Candidate:
         """What `latency.compare` times; `exact` is the model in float64.
@@ -79,7 +80,7 @@ class Built:
 
 # --------------------------------------------------------------------------------------------- export
 def export(module: nn.Module, input_size: tuple[int, ...], runtime: str, dtype: str = "float32", threads: int = 0,
-           workdir=None) -> Exported:
+           workdir=None, device="cpu") -> Exported:
     """Bring a model into a runtime, and measure how far its output is from float64.
 
     Args:
@@ -87,24 +88,27 @@ def export(module: nn.Module, input_size: tuple[int, ...], runtime: str, dtype: 
         input_size: the only size that the result takes, (batch, channels, height, width) in pixels.
         runtime: one of `RUNTIMES`. dtype: one of `DTYPES`. threads: 0 for all cores.
         workdir: a folder for this module alone, where its ONNX files stay and are found again; none by default.
+        device: `"cpu"`, `"cuda"` or `"auto"`; the result takes tensors that are there.
     Returns:
         `Exported`; its `reason` says so if the error is beyond the dtype's budget.
     Raises:
-        ModuleNotFoundError: the runtime's package is not installed. NotSupported: the runtime has no such dtype, or
-        lacks what it needs on this machine. ValueError: an unknown name or number.
+        ModuleNotFoundError: the runtime's package is not installed. NotSupported: the runtime has no such dtype or
+        device, or lacks what it needs on this machine. ValueError: an unknown name or number. RuntimeError: no GPU.
     """
     one_of("runtime", runtime, tuple(RUNTIMES))
     one_of("dtype", dtype, DTYPES)
     whole("threads", threads, 0)
-    kind, threads = RUNTIMES[runtime], threads or cores()
+    kind, threads, place = RUNTIMES[runtime], threads or cores(), resolve_device(device)
     if missing := [package for package in kind.packages if not installed(package)]:
         raise ModuleNotFoundError(f"{', '.join(missing)} not installed; wanted by {runtime}: pip install .[runtimes]")
-    if dtype in kind.lacks:
-        raise NotSupported(kind.lacks[dtype])
-    module = copy.deepcopy(module).eval()
+    for lacking in (dtype, place.type):
+        if lacking in kind.lacks:
+            raise NotSupported(kind.lacks[lacking])
+    module = copy.deepcopy(module).cpu().eval()
     x = torch.randn(tuple(input_size), generator=torch.Generator().manual_seed(0))
-    with _folder(workdir) as folder, prepared([], torch.device("cpu"), threads):
+    with _folder(workdir) as folder, prepared([], place, threads):
         wanted = copy.deepcopy(module).double()(x[:2].double())
+        module, x = module.to(place), x.to(place)
         for build in kind.builds:                        # the second is for where the first computes something wrong
             found = _export(build, module, x, wanted, runtime, dtype, threads, folder)
             if found.reason is None:
@@ -113,10 +117,10 @@ def export(module: nn.Module, input_size: tuple[int, ...], runtime: str, dtype: 
 
 
 def attempt(module: nn.Module, input_size: tuple[int, ...], runtime: str, dtype: str = "float32", threads: int = 0,
-            workdir=None) -> Exported:
+            workdir=None, device="cpu") -> Exported:
     """As `export`, but a runtime that is missing or cannot do it becomes the result's `reason`."""
     try:
-        return export(module, input_size, runtime, dtype, threads, workdir)
+        return export(module, input_size, runtime, dtype, threads, workdir, device)
     except ModuleNotFoundError as error:
         why = f"not installed: {error}"
     except (NotSupported, RuntimeError, NotImplementedError) as error:      # what the runtimes' own failures are
@@ -131,7 +135,7 @@ def installed(package: str) -> bool:
 
 def deviation(got: Tensor, wanted: Tensor) -> float:
     """Largest deviation as a share of the largest wanted output."""
-    return float((got.double() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    return float((got.double().cpu() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
 def _export(build, module, x, wanted, runtime, dtype, threads, folder) -> Exported:
@@ -139,13 +143,13 @@ def _export(build, module, x, wanted, runtime, dtype, threads, folder) -> Export
     start = time.perf_counter()
     built = build(module, x, dtype, threads, folder)
     middle = time.perf_counter()
-    got = built.call(x)
+    got = built.call(x).cpu()                                # which waits for a GPU
     seconds = {"export": middle - start + built.spared, "first_call": time.perf_counter() - middle}
     error = deviation(got[:2], wanted) if got.shape == (len(x), *wanted.shape[1:]) else float("inf")
     reason = None if error <= BUDGETS[dtype] else (f"output differs from float64 by {error:.2g} of its largest value; "
                                                    f"{dtype} may differ by {BUDGETS[dtype]:g}")
     run = _of_size(built.call, tuple(x.shape), threads)
-    return Exported(runtime, dtype, tuple(x.shape), run, seconds, built.reported, error, reason)
+    return Exported(runtime, dtype, tuple(x.shape), run, seconds, built.reported, error, reason, str(x.device))
 
 
 def _of_size(call, size: tuple[int, ...], threads: int):
@@ -192,7 +196,7 @@ def _compile(module, x, dtype, threads, folder) -> Built:
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
     compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
+    if x.device.type == "cpu" and not shutil.which(compiler):
         raise NotSupported(f"torch.compile needs a C++ compiler and there is no {compiler}; install g++, or name "
                            f"another in CXX")
     kind = getattr(torch, dtype)
@@ -204,6 +208,14 @@ def _compile(module, x, dtype, threads, folder) -> Built:
         compiled(x.to(kind))
     return Built(lambda x: compiled(x.to(kind)).float(),
                  {"precision": str(kind).removeprefix("torch."), "threads": threads, "compiler": compiler})
+
+
+def _cudagraph(module, x, dtype, threads, folder) -> Built:
+    """All kernels of one call as a CUDA graph, weights in `dtype`: nothing is started one by one."""
+    kind = getattr(torch, dtype)
+    graph = graphed(copy.deepcopy(module).to(kind), x.to(kind), x.device)
+    return Built(lambda x: graph.run(x.to(kind)).float(),
+                 {"precision": str(kind).removeprefix("torch."), "threads": torch.get_num_threads()})
 
 
 # --------------------------------------------------------------------------------------------- through ONNX
@@ -246,7 +258,7 @@ def _openvino_unfused(module, x, dtype, threads, folder) -> Built:
 # --------------------------------------------------------------------------------------------- the table
 @dataclass(frozen=True)
 class Runtime:
-    """How to build: `builds`, in the order they are tried; the `packages` that takes; `lacks` {dtype: why}."""
+    """How to build: `builds`, tried in that order; the `packages` that takes; `lacks` {dtype or device: why}."""
 
     builds: tuple[Callable, ...]
     packages: tuple[str, ...] = ()
@@ -256,23 +268,26 @@ class Runtime:
 RUNTIMES = {
     "eager": Runtime((_eager,), lacks={"int8": NO_QUANTISATION}),
     "compile": Runtime((_compile,), lacks={"int8": NO_QUANTISATION}),
+    "cudagraph": Runtime((_cudagraph,), lacks={"int8": NO_QUANTISATION, "cpu": "a CUDA graph needs a GPU"}),
     "onnxruntime": Runtime((_onnxruntime,), ("onnx", "onnxruntime"),
-                           {"bfloat16": "ONNX Runtime's CPU provider has no bfloat16 kernels for most operators"}),
-    "openvino": Runtime((_openvino, _openvino_unfused), ("onnx", "onnxruntime", "openvino")),
+                           {"bfloat16": "ONNX Runtime's CPU provider has no bfloat16 kernels for most operators",
+                            "cuda": "only ONNX Runtime's CPU provider is used here"}),
+    "openvino": Runtime((_openvino, _openvino_unfused), ("onnx", "onnxruntime", "openvino"),
+                        {"cuda": "OpenVINO does not run on CUDA GPUs"}),
 }
 
 
 # --------------------------------------------------------------------------------------------- the same decisions
-def decisions(run: Callable[[Tensor], Tensor], images: Tensor, batch: int = 16) -> Tensor:
+def decisions(run: Callable[[Tensor], Tensor], images: Tensor, batch: int = 16, device="cpu") -> Tensor:
     """The class that a model or an export decides for, of each image `(n, channels, height, width)`; `(n,)`.
 
-    The last batch is filled up with the first image, since an export takes one size alone.
+    The last batch is filled up with the first image, since an export takes one size alone. `device`: where `run` is.
     """
-    found = []
+    found, place = [], resolve_device(device)
     for part in images.split(batch):
         filled = torch.cat([part, *[images[:1]] * (batch - len(part))])
         with torch.inference_mode():
-            found.append(run(filled)[:len(part)].argmax(1))
+            found.append(run(filled.to(place))[:len(part)].argmax(1).cpu())
     return torch.cat(found)
 
 
@@ -288,6 +303,6 @@ def agreement(exported: Exported, images: Tensor, decided: Tensor) -> Score:
         raise ValueError(f"{exported.runtime} has nothing to call: {exported.reason}")
     if not len(images):
         raise ValueError(f"0 images for {exported.runtime}; wanted at least 1")
-    same = int(torch.eq(decisions(exported.run, images, exported.input_size[0]), decided).sum())
+    same = int(torch.eq(decisions(exported.run, images, exported.input_size[0], exported.device), decided).sum())
     interval = binomtest(same, len(images)).proportion_ci(0.95, method="wilson")
     return Score(same / len(images), float(interval.low), float(interval.high), len(images))

@@ -135,7 +135,7 @@ def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
 
 # --------------------------------------------------------------------------------------------- runtimes
 def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float, images: int, chapter: str | None,
-             again: bool) -> list[dict]:
+             again: bool, device: str = "cpu") -> list[dict]:
     """All models in every runtime and dtype, then each in its best one; one row a model and cell.
 
     Every group is recorded as soon as it is measured, and one that is recorded for this device, these models and these
@@ -143,7 +143,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     """
     from . import runtimes as every
     seen = _phantoms(models, images)
-    to, table = results.here(chapter, "cpu") if chapter else None, []
+    to, table = results.here(chapter, device) if chapter else None, []
     about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
         for batch in batches:
@@ -155,7 +155,8 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
                     title = f"{runtime} {dtype} b{batch}"
                     if group and rows is None:
                         asked = seen if batch == max(batches) else {}        # more images at a time take less time
-                        rows = _measured(group, runtime, dtype, batch, seconds, asked, folder, chosen, to, about, title)
+                        options = {"seconds": seconds, "chosen": chosen, "device": device} | asked
+                        rows = _measured(group, runtime, dtype, batch, folder, to, about, title, options)
                     elif group:
                         print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
                     table += every.lines(runtime, dtype, batch, rows or {})
@@ -175,12 +176,12 @@ def _phantoms(models: dict, count: int) -> dict:
     return {"images": images, "decided": {n: export.decisions(model.eval(), images) for n, model in models.items()}}
 
 
-def _measured(group, runtime, dtype, batch, seconds, asked, folder, chosen, to, about, title) -> dict:
+def _measured(group, runtime, dtype, batch, folder, to, about, title, options) -> dict:
     """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
     from . import runtimes as every
     config = next(iter(group.values())).config
-    found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size), seconds=seconds,
-                          workdir=f"{folder}/b{batch}", chosen=chosen, **asked)
+    found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size),
+                          workdir=f"{folder}/b{batch}", **options)
     print(f"{title}: {found.text}", file=sys.stderr)
     for name, rows in found.rows.items() if to else ():
         results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])

@@ -49,7 +49,7 @@ class Group:
 
 def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: tuple[int, ...], *, seconds: float,
             threads: int = 0, images: Tensor | None = None, decided: dict[str, Tensor] | None = None, workdir=None,
-            chosen: dict[str, str] | None = None, seed: int = 0) -> Group:
+            chosen: dict[str, str] | None = None, device="cpu", seed: int = 0) -> Group:
     """Export all models, time those that are right side by side, and hold them to the roofline.
 
     Args:
@@ -58,19 +58,20 @@ def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: 
         input_size: (batch, channels, height, width) in pixels. seconds: for the timing alone. threads: 0 for all.
         images, decided: (n, channels, height, width), and {name: (n,)} of `export.decisions` of each model, with which
             those of its export are compared; none by default.
-        workdir: a folder in which each model gets its own for ONNX files. seed: of inputs and orders.
+        workdir: a folder in which each model gets its own for ONNX files. device: as for `export`. seed: of inputs and
+            orders.
     Returns: `Group`, rows for every model, those that could not be timed too.
     """
     made = {name: attempt(model, input_size, (chosen or {}).get(name, runtime), dtype, threads,
-                          None if workdir is None else Path(workdir) / name)
+                          None if workdir is None else Path(workdir) / name, device)
             for name, model in models.items()}
     right = {name: one.candidate(functools.partial(_exactly, models[name])) for name, one in made.items()
              if one.reason is None}
     found, limits = None, None
     if right:
-        limits = latency.ceilings("cpu", dtypes=(dtype,), seconds=RATE_SECONDS, threads=threads) if dtype in BYTES \
+        limits = latency.ceilings(device, dtypes=(dtype,), seconds=RATE_SECONDS, threads=threads) if dtype in BYTES \
             else None
-        found = latency.compare(right, input_size, seconds=seconds, threads=threads, device="cpu", seed=seed,
+        found = latency.compare(right, input_size, seconds=seconds, threads=threads, device=device, seed=seed,
                                 rounds=10_000, reference=REFERENCE if REFERENCE in right else next(iter(right)))
     places = ranks(found) if found else {}
     rows = {name: _rows(one, found[name] if name in right else None, places.get(name),

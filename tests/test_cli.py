@@ -16,7 +16,7 @@ from medbench import commands, console, results
 from medbench.__main__ import app, main
 from medbench.config import ALL_MODELS, MODELS
 
-LONG = ("book", "real-mri", "ceiling", "peers", "scaling", "runtimes")   # whose examples take minutes or hours
+LONG = ("book", "real-mri", "ceiling", "peers", "scaling", "runtimes", "device-report")     # examples of minutes, hours
 TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
@@ -87,8 +87,8 @@ def shrunk(example: str, run: str) -> list[str]:
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
-    names = ("train", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes", "explain", "real-mri",
-             "ceiling", "book")
+    names = ("train", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes",
+             "device-report", "explain", "real-mri", "ceiling", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
@@ -205,7 +205,7 @@ def test_values_typed_on_the_command_line():
 
 # --------------------------------------------------------------------------------------------- errors
 @pytest.mark.parametrize("line, named", [
-    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, peers, scaling, runtimes, explain"]),
+    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, peers, scaling, runtimes, device-report"]),
     ("cost --modle softmax", ["--modle", "allowed: --model, --preset"]),
     ("cost --models softmax,fastfromer", ["model name is 'fastfromer'", *ALL_MODELS]),
     ("cost --preset tiny", ["preset is 'tiny'", "'paper', 'small', 'smoke'"]),

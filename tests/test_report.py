@@ -1,0 +1,112 @@
+"""The report of a device: keeps to its budget, goes on where it was, and stays small."""
+
+import json
+
+import pytest
+
+from medbench import config, report, results
+from medbench.commands import seconds_in
+from medbench.report import Step
+
+
+class Clock:
+    """Time that passes only when a step takes it."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A clock, a list of what was run, and steps that take their seconds and some more."""
+    monkeypatch.setattr(report, "device_name", lambda device: "mine")
+    clock, ran = Clock(), []
+
+    def step(name, seconds, kind="k", around=2.0, error=None):
+        def run(timing):
+            ran.append((name, timing))
+            clock.now += timing + around
+            if error:
+                raise error
+            results.record(name, {"quantity": "latency", "value": timing, "unit": "ms", "text": f"{name} done"},
+                           to=results.results_root() / "mine" / "12_latency.json")
+        return Step(name, kind, seconds, run)
+
+    def go(steps, budget, folder=tmp_path / "report"):
+        ran.clear()
+        rows = report.device_report(folder, profile="smoke", budget=budget, device="cpu", clock=clock, steps=steps)
+        return [(row["step"], row["state"]) for row in rows], list(ran), folder
+    return step, go
+
+
+def test_the_budget_is_kept_and_what_did_not_fit_is_said(world):
+    step, go = world
+    states, ran, folder = go([step("a", 20), step("b", 20), step("c", 20)], 60.0)
+    assert states == [("a", "done"), ("b", "done"), ("c", "done")]
+    assert ran == [("a", 20), ("b", 20), ("c", 14)]             # 60 less two steps of 22, less the 2 s around
+    states, ran, folder = go([step("a", 20), step("b", 20), step("c", 20)], 30.0, folder.parent / "short")
+    assert states == [("a", "done"), ("b", "done"), ("c", "not run")] and ran == [("a", 20), ("b", 6)]
+    text = (folder / report.SUMMARY).read_text()
+    assert "- not run: c (needs about 7 s, 0 s of the budget are left)" in text
+
+
+def test_it_goes_on_where_it_was_and_tries_again_what_failed(world):
+    step, go = world
+    steps = [step("a", 20), step("b", 20, error=RuntimeError("out of memory")), step("c", 20)]
+    states, _, folder = go(steps, 50.0)
+    assert states == [("a", "done"), ("b", "failed"), ("c", "not run")]
+    assert "- failed: b (RuntimeError: out of memory)" in (folder / report.SUMMARY).read_text()
+    states, ran, _ = go([step(name, 20) for name in "abc"], 100.0)
+    assert states == [(name, "done") for name in "abc"] and [name for name, _ in ran] == ["b", "c"]
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == [
+        "12_latency.json", report.DIARY, report.SUMMARY]
+    assert {r["name"] for r in results.load(folder).to_dict("records")} == {f"{name}.latency" for name in "abc"}
+
+
+def test_the_folder_of_another_device_is_refused_and_so_is_a_report_that_is_too_large(world, monkeypatch):
+    step, go = world
+    _, _, folder = go([step("a", 20)], 60.0)
+    monkeypatch.setattr(report, "MOST_BYTE", 10)
+    with pytest.raises(ValueError, match=r"has 3 files of .* bytes in all; wanted at most 8 and 10; take a smaller"):
+        go([step("a", 20)], 60.0)
+    monkeypatch.setattr(report, "device_name", lambda device: "other")
+    with pytest.raises(ValueError, match="holds the report of mine with profile 'smoke', this is other with 'smoke'"):
+        go([], 60.0)
+
+
+@pytest.mark.parametrize("text, seconds", [("9m", 540), ("1h30m", 5400), ("540s", 540), ("540", 540), ("1h", 3600)])
+def test_budgets(text, seconds):
+    assert seconds_in(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "9 minutes", "-5m"])
+def test_a_budget_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="wanted a time such as 9m"):
+        seconds_in(text)
+
+
+def test_the_plan_has_what_matters_first_and_fits_the_device(monkeypatch):
+    names = [step.name for step in report.plan(config.profile("laptop"), "cpu", 540.0)]
+    assert names[:5] == ["costs", "latency float32 b1", "latency float32 b16", "latency bfloat16 b1",
+                         "latency bfloat16 b16"]
+    assert "energy" not in names and "openvino int8 b16" in names and names[-1] == "peers"
+    assert not [name for name in names if name.startswith("cudagraph") or name == "onnxruntime bfloat16 b1"]
+    monkeypatch.setattr(report, "resolve_device", lambda device: type("Device", (), {"type": "cuda"}))
+    names = [step.name for step in report.plan(config.profile("full"), "cuda", 540.0)]
+    assert {"energy", "cudagraph bfloat16 b256", "compile float32 b1"} <= set(names) and "peers" not in names
+    assert not [name for name in names if name.startswith(("openvino", "onnxruntime", "scaling threads"))]
+
+
+def test_the_first_steps_record_what_chapters_11_and_12_show(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    steps = {step.name: step for step in report.plan(config.profile("smoke"), "cpu", 12.0)}
+    for name in ("costs", "latency float32 b1"):
+        steps[name].run(2.0)
+    [folder] = tmp_path.iterdir()
+    names = {record["name"] for path in folder.glob("*.json") for record in json.loads(path.read_text())["records"]}
+    assert {"cost.softmax.macs", "device.matrix_rate.float32", "latency.xca.latency.b1", "latency.run.conclusion.b1",
+            "latency.window.roofline_share.b1"} <= names
+    assert f"# {folder.name}" in report.summary(folder, [])
