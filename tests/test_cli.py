@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from medbench import commands, console, results
+from medbench import commands, console, measuring, results
 from medbench.__main__ import app, main
 from medbench.config import ALL_MODELS, MODELS
 
@@ -255,7 +255,7 @@ def test_nothing_is_drawn_before_an_error(capsys, monkeypatch):
 def test_an_interruption_says_that_nothing_is_lost(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
-    monkeypatch.setattr(commands, "cost", interrupted)
+    monkeypatch.setattr(measuring, "cost", interrupted)
     assert main(["cost", "-m", "none", "--preset", "smoke"]) == 130
     assert "goes on where this one was" in capsys.readouterr().err
 
@@ -263,7 +263,7 @@ def test_an_interruption_says_that_nothing_is_lost(capsys, monkeypatch):
 def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
     def broken(*_):
         raise KeyError("a bug")
-    monkeypatch.setattr(commands, "cost", broken)
+    monkeypatch.setattr(measuring, "cost", broken)
     with pytest.raises(KeyError):
         main(["cost", "-m", "none", "--preset", "smoke"])
 
@@ -285,14 +285,15 @@ def test_real_mri_is_scored_and_recorded(capsys, place, monkeypatch):
 
 
 def test_peers_are_timed_beside_ours_and_recorded(capsys, monkeypatch):
-    from medbench import peers
-    monkeypatch.setattr(peers, "SHAPES", {"tiny": (16, 12, 3)})
-    monkeypatch.setattr(peers, "installed", lambda peer: peer.package == "timm")
+    from medbench import contests, peers
+    monkeypatch.setattr(contests, "SHAPES", {"tiny": (16, 12, 3)})
+    for module in (contests, peers):
+        monkeypatch.setattr(module, "installed", lambda peer: peer.package == "timm")
     asked = "--mechanism xca --batch 1 --seconds 0.1 --record 12_peers --format csv".split()
     printed = succeeds(capsys, "peers", *asked)
     assert printed.count("xca,timm,tiny,1,") == 4                        # two dtypes, forward and both passes
     names = set(results.load(results.results_root()).name)
-    assert "peers.xca.timm.ratio.tiny.b1.float32.forward" in names
+    assert {"peers.xca.timm.ratio.tiny.b1.float32.forward", "peers.mean_ratio.xca"} <= names
     assert "mechanism is 'xcit'; allowed: 'softmax'" in fails(capsys, "peers", "--mechanism", "xcit")
 
 

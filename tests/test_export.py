@@ -162,6 +162,13 @@ def test_a_missing_package_raises_in_direct_use_and_is_a_reason_in_a_table(runti
         export.agreement(made, torch.zeros(SIZE), torch.zeros(SIZE[0]))
 
 
+def test_a_device_that_a_runtime_does_not_have_is_a_reason():
+    assert export.attempt(Tiny(), SIZE, "cudagraph").reason == "not supported: a CUDA graph needs a GPU"
+    if not torch.cuda.is_available():
+        why = export.attempt(Tiny(), SIZE, "eager", device="cuda").reason
+        assert why.startswith("not supported: device is 'cuda' but torch sees 0 CUDA GPUs")
+
+
 def test_without_a_compiler_there_is_a_reason(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", "")
@@ -180,7 +187,7 @@ def test_what_a_runtime_lacks_is_said(runtime, dtype, words):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"runtime": "tvm"}, "runtime is 'tvm'; allowed: 'eager', 'compile', 'onnxruntime', 'openvino'"),
+    ({"runtime": "tvm"}, "runtime is 'tvm'; allowed: 'eager', 'compile', 'cudagraph', 'onnxruntime', 'openvino'"),
     ({"dtype": "float16"}, "dtype is 'float16'; allowed: 'float32', 'bfloat16', 'int8'"),
     ({"threads": -1}, "threads is -1; wanted a whole number from 0 on")])
 def test_wrong_names_are_refused_before_any_work(options, words):
