@@ -92,8 +92,8 @@ mb.results.record("selftest", timings.said(trust, "self_test"), to=book.results)
 timings.selftest_page(trust)
 
 # %% [markdown]
-# {sentence}`12_latency:selftest.conclusion` *Inconclusive* is no false call: it is what the protocol says when a
-# neighbour takes the processors. Now the models.
+# {sentence}`12_latency:selftest.conclusion` *Inconclusive* is no false call: in the few seconds of one comparison the noise
+# was larger than the differences that count as ties. Now the models.
 
 # %%
 preset = book.profile.cost_preset
@@ -230,9 +230,10 @@ timings.peers_page(others)
 # %% [markdown]
 # {sentence}`12_latency:peers.conclusion`
 #
-# A ratio of one is a tie. Softmax attention is a tie because both sides call the same fused operation. Where ours is
-# quicker, a product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small
-# matrix, and not of the long ones. Performer and Fastformer have no row: the packages compute something else there. The
+# A ratio of one is a tie. Softmax attention stands near one, since most sides call the same fused operation; the slower
+# cases are mostly those where `nn.MultiheadAttention` takes an operator of its own for few tokens. Where ours is quicker, a
+# product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small matrix, and
+# not of the long ones. Performer and Fastformer have no row: the packages compute something else there. The
 # whole pyramid with windows gains little, for linear layers take most of its time, and these are the same on both sides.
 #
 # ## Your device beside the others
