@@ -227,7 +227,7 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
         models, weights = commands.runs(run)
     else:
         models = commands.build(commands.model_names(model), preset, "faithful", 10, {})
-        weights = {name: f"untrained, seed {built.config.seed}" for name, built in models.items()}
+        weights = measuring.untrained(models)
     rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again, device)
     console.show(rows, form)
 

@@ -6,6 +6,7 @@ returns rows to be printed; with a chapter named it also records, each group as 
 
 from __future__ import annotations
 
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -142,7 +143,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     weights is not measured again. `weights` {model: what its weights are}.
     """
     from . import runtimes as every
-    seen = _phantoms(models, images)
+    seen = functools.cache(lambda: _phantoms(models, images))               # not drawn if all groups are recorded
     to, table = results.here(chapter, device) if chapter else None, []
     about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +155,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
                     rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
                     title = f"{runtime} {dtype} b{batch}"
                     if group and rows is None:
-                        asked = seen if batch == max(batches) else {}        # more images at a time take less time
+                        asked = seen() if batch == max(batches) else {}        # more images at a time take less time
                         options = {"seconds": seconds, "chosen": chosen, "device": device} | asked
                         rows = _measured(group, runtime, dtype, batch, folder, to, about, title, options)
                     elif group:
@@ -163,6 +164,11 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     for line in every.ranking(table):
         print(f"{line['runtime']} {line['dtype']} b{line['batch']}: {line['order'] or line['reason']}", file=sys.stderr)
     return table
+
+
+def untrained(models: dict) -> dict[str, str]:
+    """What the weights of freshly built models are, by name."""
+    return {name: f"untrained, seed {model.config.seed}" for name, model in models.items()}
 
 
 def _phantoms(models: dict, count: int) -> dict:

@@ -191,8 +191,8 @@ def _energy(models: dict, device: str, seconds: float) -> None:
 
 def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> None:
     """All models in one runtime."""
-    weights = {name: f"untrained, seed {model.config.seed}" for name, model in models.items()}
-    measuring.runtimes(models, weights, (batch,), [runtime], [dtype], seconds, 0, "12_runtimes", False, device)
+    measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0, "12_runtimes",
+                       False, device)
 
 
 # --------------------------------------------------------------------------------------------- one page
