@@ -222,7 +222,7 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
     each gives.
     """
     names = commands.runtime_names(runtime, device)
-    dtypes = list(dict.fromkeys(commands.listed(dtype, "dtype", DTYPES) or DTYPES))
+    dtypes = commands.listed(dtype, "dtype", DTYPES) or list(DTYPES)
     if run:
         models, weights = commands.runs(run)
     else:

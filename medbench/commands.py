@@ -29,11 +29,11 @@ EXPERIMENT = "experiment.json"                       # beside run.json: the data
 
 # --------------------------------------------------------------------------------------------- names
 def listed(given: list[str], what: str, allowed: tuple[str, ...]) -> list[str]:
-    """The names in options that may hold several with commas, each checked; `what` they are is for the error."""
+    """The names in options that may hold several with commas, each once and checked; `what` they are is for the error."""
     names = [name.strip() for part in given for name in part.split(",") if name.strip()]
     for name in names:
         one_of(what, name, allowed)
-    return names
+    return list(dict.fromkeys(names))
 
 
 def model_names(given: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ def runtime_names(given: list[str], device: str) -> list[str]:
     """Runtimes in the order they were asked for, each once; by default all that this device can have."""
     names = listed(given, "runtime", tuple(RUNTIMES))
     kind = resolve_device(device).type
-    return list(dict.fromkeys(names)) or [name for name, runtime in RUNTIMES.items() if kind not in runtime.lacks]
+    return names or [name for name, runtime in RUNTIMES.items() if kind not in runtime.lacks]
 
 
 def seconds_in(text: str) -> float:

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from . import latency
 from .checks import one_of
+from .latency.timing import milliseconds as ms
+from .models import input_size
 from .peers import PEERS, PYRAMID, SHAPES, SWIN, Peer, installed, pair, pyramids
 
 OURS = "medbench"
+PYRAMID_TIMES = 5            # a call takes some fifty times as long as a layer's
 
 
 # --------------------------------------------------------------------------------------------- one case
@@ -38,7 +41,7 @@ class Contest:
         known = {"ratio": ours.ratio, "ratio_low": ours.ratio_low, "ratio_high": ours.ratio_high}
         return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
                 "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
-                "ours_ms": _ms(ours.median), "theirs_ms": _ms(theirs.median), **known, "floor": self.found.floor,
+                "ours_ms": ms(ours.median), "theirs_ms": ms(theirs.median), **known, "floor": self.found.floor,
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
@@ -49,16 +52,12 @@ class Contest:
         context |= {"package": self.peer.package, "version": metadata.version(self.peer.package),
                     "verdict": line["verdict"], "floor": line["floor"]}
         rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
-        rows += [{"quantity": name, "value": _ms(t.median), "low": _ms(t.low), "high": _ms(t.high), "unit": "ms",
-                  "n": t.n, "samples": [_ms(r.value(t.name)) for r in self.found.rounds if t.median]}
+        rows += [{"quantity": name, "value": ms(t.median), "low": ms(t.low), "high": ms(t.high), "unit": "ms",
+                  "n": t.n, "samples": [ms(r.value(t.name)) for r in self.found.rounds if t.median]}
                  for name, t in (("ours", ours), ("theirs", theirs))]
         why = ours.reason or theirs.reason or "not timed"
         return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})
                 for row in rows]
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else 1000 * seconds
 
 
 # --------------------------------------------------------------------------------------------- all cases
@@ -73,7 +72,7 @@ def compare(peer: Peer, shape: str, batch: int = 1, dtype: str = "float32", back
     one_of("shape", shape, (PYRAMID,) if peer is SWIN else tuple(SHAPES))
     if peer is SWIN:
         ours, theirs = pyramids(seed)
-        size = (ours.config.in_chans, *ours.config.img_size)
+        size = input_size(ours)[1:]
     else:
         ours, theirs = pair(peer, SHAPES[shape], seed)
         size = SHAPES[shape][:2]
@@ -85,7 +84,7 @@ def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), second
     """Every contest of some mechanisms, one after the other as they are asked for: forward at each batch, forward and
     backward at the largest; with windows also the whole pyramids. Peers that are not installed are left out.
 
-    Args: `seconds` for each contest; the rest as `compare`.
+    Args: `seconds` for each contest of layers, `PYRAMID_TIMES` as long for pyramids; the rest as `compare`.
     """
     passes = [(batch, False) for batch in batches] + [(max(batches), True)]
     for peer in (*PEERS, SWIN):
@@ -93,7 +92,8 @@ def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), second
             for shape in (PYRAMID,) if peer is SWIN else SHAPES:
                 for dtype in dtypes:
                     for batch, backward in passes:
-                        yield compare(peer, shape, batch, dtype, backward, seconds=seconds, **protocol)
+                        yield compare(peer, shape, batch, dtype, backward, **protocol,
+                                      seconds=seconds * (PYRAMID_TIMES if shape == PYRAMID else 1))
 
 
 def _candidate(layer: nn.Module, dtype: str, backward: bool) -> latency.Candidate:

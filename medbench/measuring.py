@@ -17,7 +17,7 @@ from . import records, results
 from .config import ALL_MODELS
 from .data import to_input
 from .machine import cores, slug
-from .models import build_model
+from .models import build_model, input_size
 
 
 # --------------------------------------------------------------------------------------------- costs
@@ -25,26 +25,25 @@ def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
     """What each model costs, one row each; its records if a chapter is named."""
     rows = []
     for name, model in models.items():
-        config = model.config
-        costs = counting.profile(model, (batch, config.in_chans, *config.img_size))
+        costs = counting.profile(model, input_size(model, batch))
         rows.append({"model": name, "params": costs.params, "macs": costs.macs, "macs_fvcore": costs.macs_fvcore,
                      "flops": costs.flops, "mixing_macs": costs.mixing_macs,
                      "activation_memory_byte": 4 * costs.activation_elements})
         if chapter:
-            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(config))
+            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(model.config))
     return rows
 
 
 def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, chapter: str | None) -> list[dict]:
     """How long each model takes, one row each, and on standard error what may be concluded."""
     to = results.here(chapter, device) if chapter else None
-    first = next(iter(models.values())).config
-    found = protocol.compare(models, (batch, first.in_chans, *first.img_size), rounds=rounds, seconds=seconds,
+    first = next(iter(models.values()))
+    found = protocol.compare(models, input_size(first, batch), rounds=rounds, seconds=seconds,
                            device=device)
     print(found.text, file=sys.stderr)
     if to:
         for name in found:
-            results.record(f"latency.{name}", found[name], to=to, **_about(first))
+            results.record(f"latency.{name}", found[name], to=to, **_about(first.config))
     return found.frame().to_dict("records")
 
 
@@ -54,12 +53,11 @@ def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: 
     from .latency import selftest
     to, rows = results.here(chapter, device) if chapter else None, []
     for name, model in models.items():
-        config = model.config
-        found = selftest.self_test(model, (batch, config.in_chans, *config.img_size), comparisons=comparisons,
+        found = selftest.self_test(model, input_size(model, batch), comparisons=comparisons,
                                    rounds=rounds, seconds=seconds, device=device)
         print(found.text, file=sys.stderr)
         if to:
-            results.record(f"selftest.{name}", found, to=to, **_about(config))
+            results.record(f"selftest.{name}", found, to=to, **_about(model.config))
         counts = {"different": selftest.FALSE, "tied": ("tie",), "inconclusive": ("inconclusive",)}
         rows += [{"model": name, "machine": kind, "comparisons": found.count(kind),
                   **{column: found.count(kind, *verdicts) for column, verdicts in counts.items()},
@@ -123,10 +121,10 @@ def _steps(part: str, done: list, seconds: float, device: str):
     if part == "sizes":
         return growing.sizes(lambda name, px: build_model(name, img_size=px), ALL_MODELS, **options)
     models = {name: build_model(name) for name in ALL_MODELS}
-    shape = (3, *models["softmax"].config.img_size)
+    shape = input_size(models["softmax"])
     if part == "threads":
-        return growing.threads(models, (1, *shape), sorted({1, min(2, cores()), cores()}), **options)
-    return growing.batches(models, shape, **options)
+        return growing.threads(models, shape, sorted({1, min(2, cores()), cores()}), **options)
+    return growing.batches(models, shape[1:], **options)
 
 
 def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
@@ -185,9 +183,8 @@ def _phantoms(models: dict, count: int) -> dict:
 def _measured(group, runtime, dtype, batch, folder, to, about, title, options) -> dict:
     """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
     from . import runtimes as every
-    config = next(iter(group.values())).config
-    found = every.measure(group, runtime, dtype, (batch, config.in_chans, *config.img_size),
-                          workdir=f"{folder}/b{batch}", **options)
+    size = input_size(next(iter(group.values())), batch)
+    found = every.measure(group, runtime, dtype, size, workdir=f"{folder}/b{batch}", **options)
     print(f"{title}: {found.text}", file=sys.stderr)
     for name, rows in found.rows.items() if to else ():
         results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .backbone import Pyramid, initialise
 from .config import ALL_MODELS, ModelConfig, model_config
 
-__all__ = ["RESNETS", "SmallResNet", "build_model"]  # timm adds the registered names
+__all__ = ["RESNETS", "SmallResNet", "build_model", "input_size"]  # timm adds the registered names
 
 # the Bottleneck ResNet beside each preset: timm's ResNet-50 for `paper`; the others are ours, with a stem of three
 # 3x3 convolutions and `small` a quarter as wide, about as large as the pyramids of the same preset
@@ -53,6 +53,11 @@ def build_model(name: str | ModelConfig, preset: str = "paper", setting: str = "
         model = build_resnet(config) if config.name == "resnet50" else build_pyramid(config)
     model.config = config
     return model
+
+
+def input_size(model: nn.Module, batch: int = 1) -> tuple[int, ...]:
+    """What a model of `build_model` takes: (batch, channels, height, width) in pixels."""
+    return (batch, model.config.in_chans, *model.config.img_size)
 
 
 def build_pyramid(config: ModelConfig) -> Pyramid:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .attention import ATTENTION
 from .backbone import LAYER_NORM_EPS
-from .models import build_model
+from .models import build_model, input_size
 
 SHAPES = {"stage1": (1024, 96, 3), "stage3": (64, 384, 12)}         # tokens N, channels C, heads h of the large pyramid
 PYRAMID = "pyramid"                                                 # in place of a shape: the whole large model
@@ -221,7 +221,7 @@ def pyramids(seed: int = 0, preset: str = "paper") -> tuple[nn.Module, nn.Module
     with torch.no_grad():
         ours.stem.position.weight.zero_()
         ours.stem.position.bias.zero_()
-    size = (2, ours.config.in_chans, *ours.config.img_size)
+    size = input_size(ours, 2)
     x = torch.randn(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return ours, _checked(SWIN, ours, x)
 

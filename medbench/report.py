@@ -25,7 +25,7 @@ from .checks import in_range
 from .export import DTYPES, RUNTIMES
 from .files import environment, read_json, write_json
 from .machine import device_name, resolve_device
-from .models import build_model
+from .models import build_model, input_size
 
 DIARY, SUMMARY = "diary.json", "summary.md"
 MOST_BYTE, MOST_FILES = 2_000_000, 8         # of a report in all
@@ -157,24 +157,22 @@ def _check_size(folder: Path) -> None:
 # --------------------------------------------------------------------------------------------- the steps
 def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, device: str, seconds: float) -> None:
     """Times of all models at one batch, and the limits of the device, measured in the same step."""
-    to, first = results.here("12_latency", device), models["softmax"].config
-    shape = (first.in_chans, *first.img_size)
+    to, first = results.here("12_latency", device), models["softmax"]
     limits = latency.ceilings(device, dtypes=("float32", "bfloat16"), seconds=min(6.0, seconds / 4))
-    found = latency.compare(models, (batch, *shape), rounds=profile.latency_rounds, seconds=0.75 * seconds, dtype=dtype,
+    found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds, dtype=dtype,
                             device=device)
-    prefix = "latency" if first.preset == profile.cost_preset else "trained"
+    prefix = "latency" if first.config.preset == profile.cost_preset else "trained"
     results.record("device", limits, to=to, profile=profile.name)
-    timings.record_times({batch: found}, to=to, prefix=prefix, preset=first.preset)
-    costs = {name: cost.profile(model, (1, *shape)) for name, model in models.items()}
+    timings.record_times({batch: found}, to=to, prefix=prefix, preset=first.config.preset)
+    costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
     for (name, _), roof in timings.roofs({batch: found}, costs, limits).items():
-        results.record(f"{prefix}.{name}", roof, to=to, preset=first.preset)
+        results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
 
 
 def _memory(models: dict, device: str) -> None:
     """Peak memory of each model for one image."""
     for name, model in models.items():
-        size = (1, model.config.in_chans, *model.config.img_size)
-        results.record(f"latency.{name}", latency.peak_memory(model, size, device=device),
+        results.record(f"latency.{name}", latency.peak_memory(model, input_size(model), device=device),
                        to=results.here("12_latency", device), preset=model.config.preset)
 
 
@@ -182,8 +180,7 @@ def _energy(models: dict, device: str, seconds: float) -> None:
     """Joule for an image of each model, sixty-four at a time: three windows of work and idling between them."""
     place = resolve_device(device)
     for name, model in models.items():
-        size = (64, model.config.in_chans, *model.config.img_size)
-        x = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(place)
+        x = torch.randn(input_size(model, 64), generator=torch.Generator().manual_seed(0)).to(place)
         found = latency.energy_per_image(model.eval().to(place), x, seconds / len(models) / 5, device=device)
         model.cpu()
         results.record(f"latency.{name}", found, to=results.here("12_latency", device), preset=model.config.preset)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from . import cost, latency
 from .export import Exported, agreement, attempt
 from .latency import BYTES, Ceilings
+from .latency.timing import median_interval, milliseconds, resampled
 
 BEST = "best"                # the name of the group in which each model has its own runtime
 REFERENCE = "softmax"
 SAMPLES = 60                 # raw times kept with a record
-FEWEST = 6                   # quiet rounds from which a median has a 95 % interval at all
 RATE_SECONDS = 3.0           # for the device's ceilings, before each group
 
 
@@ -95,23 +95,22 @@ def _same(made: Exported, images: Tensor | None, decided: Tensor | None):
 def ranks(found: latency.Comparison) -> dict[str, int]:
     """1 + the number of models faster beyond doubt, for each model; nothing if too few rounds were quiet.
 
-    One model is faster than another if the 95 % interval of the median of its paired ratios, over quiet rounds, lies
-    below 1 by more than the noise floor.
+    One model is faster than another if `latency.judge` says so of their paired ratios over the quiet rounds.
     """
     quiet = [r for r in found.rounds if not r.load.disturbed]
     names = [name for name in found if found[name].median is not None]
-    if len(quiet) < FEWEST:
+    if len(quiet) < latency.MIN_ROUNDS:
         return {}
+    draws = resampled([r.process for r in quiet], 0)
     logs = {name: np.log([max(r.value(name), 1e-12) for r in quiet]) for name in names}
-    return {name: 1 + sum(_faster(logs[other] - logs[name], found.floor) for other in names if other != name)
+    return {name: 1 + sum(_faster(logs[other] - logs[name], draws, found.floor) for other in names if other != name)
             for name in names}
 
 
-def _faster(logs: np.ndarray, floor: float) -> bool:
-    """Whether the median ratio is below 1 by more than the floor, by order statistics: no shape is assumed."""
-    from scipy.stats import quantile_test
-    high = quantile_test(logs, q=0.0, p=0.5).confidence_interval(0.95).high
-    return bool(math.exp(high) < 1 / (1 + floor))
+def _faster(logs: np.ndarray, draws: np.ndarray, floor: float) -> bool:
+    """Whether the median ratio, of which these are the logarithms, is below 1 beyond doubt."""
+    low, high = (math.exp(end) for end in median_interval(logs, draws)[1:])
+    return latency.judge(low, high, floor) == "faster"
 
 
 def order(table: list[dict]) -> str | None:
@@ -135,9 +134,9 @@ def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | Non
         if timing else [_row(*missing, why) for missing in (("latency", None, "ms"), ("latency_ratio", None, "1"),
                                                             ("verdict", None, "1"))]
     rows += _roof(made, model, limits, seconds, why)
-    rows += [_row("rank", rank, "1", why if seconds is None else f"fewer than {FEWEST} rounds were quiet"),
+    rows += [_row("rank", rank, "1", why if seconds is None else f"fewer than {latency.MIN_ROUNDS} rounds were quiet"),
              _row("output_error", made.error, "1", why), _row("export", made.seconds.get("export"), "s", why),
-             _row("first_call", None if first is None else 1000 * first, "ms", why),
+             _row("first_call", milliseconds(first), "ms", why),
              same.row("class_agreement") if same else
              _row("class_agreement", None, "1", "no images were given" if made.run else why),
              {"quantity": "runtime", "value": None, "unit": "1", "text": made.runtime}]

@@ -30,14 +30,14 @@ from .attention import ATTENTION
 from .checks import in_range, one_of, whole
 from .config import MECHANISMS
 from .counting import Ledger, ghost
-from .latency.timing import suffix_of
+from .latency.timing import milliseconds, suffix_of
 from .machine import resolve_device
 
 WRITTEN_OUT = "softmax_written_out"
 LAYERS = (*MECHANISMS, WRITTEN_OUT)
 TOKENS = tuple(2**power for power in range(6, 15))         # 64 to 16384
 PARTS = {"tokens": ("n", "tokens"), "sizes": ("s", "px"), "threads": ("t", "threads"), "batches": ("", "images")}
-CALLS = 16                   # of one model in a step: 5 rounds of a warm call and a timed one, the gate, the warm-up
+CALLS = 18                   # of one model in a step: 5 rounds of a warm call and a timed one, the gate, the warm-up
 
 
 # --------------------------------------------------------------------------------------------- what comes out
@@ -79,9 +79,7 @@ class Point:
 
     def rows(self) -> list[dict]:
         """Latency with its rounds, memory and multiply-adds; the latency carries all that `recorded` needs."""
-        def ms(seconds):
-            return None if seconds is None else 1000 * seconds
-        about = self.context | {PARTS[self.part][1]: self.at}
+        about, ms = self.context | {PARTS[self.part][1]: self.at}, milliseconds
         known = about | {"part": self.part, "at": self.at, "macs": self.macs, "memory_byte": self.memory_byte,
                          "floor": self.floor}
         rows = [{"quantity": "latency", "value": ms(self.latency), "low": ms(self.low), "high": ms(self.high),

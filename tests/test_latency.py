@@ -86,7 +86,7 @@ def test_the_control_times_the_reference_twice_and_sets_the_floor():
     assert found.floor >= max(latency.MIN_FLOOR, high - 1, 1 / low - 1) - 1e-12
     assert all(sorted(r.order) == ["a", "b", "b (again)"] for r in found.rounds)
     assert "b (again)" not in found.timings
-    assert models["b"].calls - models["a"].calls == 3 * 30   # in each round one more turn of three calls, one timed
+    assert models["b"].calls - models["a"].calls == 2 * 30   # in each round one more turn of two calls, one timed
 
 
 def test_a_noisy_control_makes_small_differences_ties_or_undecided():
@@ -162,19 +162,18 @@ def test_a_model_that_never_settles_is_timed_and_said_to_be_cold():
     assert found["a"].warm is False and found["a"].median and found["a"].rows()[0]["context"]["warm"] is False
 
 
-def test_every_timed_call_is_torch_s_own_with_all_threads(monkeypatch):
+def test_every_timed_call_is_timeit_s_own_after_one_that_does_not_count(monkeypatch):
     seen, real = [], timing.Timer
 
     class Watched(real):
         def timeit(self, number):
-            found = super().timeit(number)
-            seen.append((number, found.num_threads, found.raw_times[0]))
-            return found
+            seen.append((number, super().timeit(number)))
+            return seen[-1][-1]
     monkeypatch.setattr(timing, "Timer", Watched)
-    found, _ = play({"a": 0.1}, rounds=5, threads=3)
-    assert {(number, threads) for number, threads, _ in seen} == {(1, 3)}
-    assert [taken for _, _, taken in seen][-10:] == [taken for r in found.rounds for name in r.order
-                                                     for taken in r.seconds_of(name)]
+    found, _ = play({"a": 0.1}, rounds=5)
+    assert {number for number, *_ in seen} == {1}
+    assert [taken for *_, taken in seen][-20:][1::2] == [taken for r in found.rounds for name in r.order
+                                                          for taken in r.seconds_of(name)]
 
 
 def test_confidence_widens_every_interval():
@@ -416,16 +415,18 @@ def test_ceilings_take_the_fastest_repetition():
     clock = Clock()
     times = iter([9, 4, 2, 5] + [9, 3, 3, 1])
 
-    def tick(run, x):
-        clock.now += (seconds := next(times))
-        return seconds, seconds
-    rates = [latency_rates(tick, clock) for _ in range(2)]
+    class Turns(timing.CpuTimer):
+        def series(self, run, x, calls):
+            taken = [next(times) for _ in range(1 + calls)][1:]
+            clock.now += sum(taken)
+            return [(seconds, seconds) for seconds in taken]
+    rates = [latency_rates(Turns(), clock) for _ in range(2)]
     assert rates == [[25, 50, 20], [pytest.approx(100 / 3)] * 2 + [100]]
 
 
-def latency_rates(tick, clock):
+def latency_rates(timer, clock):
     from medbench.latency.limits import _rates
-    return _rates(tick, None, None, 100, 1e-9, clock)
+    return _rates(timer, None, None, 100, 1e-9, clock)
 
 
 def test_the_roof_is_the_larger_of_arithmetic_and_memory():

@@ -39,7 +39,7 @@ ORDER = [
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"peers", "scaling", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
-    {"book"}, {"console", "commands", "measuring", "coldstart"}, {"report"}, {"__main__"},
+    {"book"}, {"console", "commands", "measuring"}, {"report"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
 GENERAL = {"cost", "counting", "latency", "saliency", "viewing", "localisation", "faithfulness", "mixing", "plots"}

@@ -32,7 +32,7 @@ def test_ranks_share_a_place_where_models_cannot_be_told_apart():
 
 
 def test_too_few_quiet_rounds_give_no_order():
-    assert runtimes.ranks(played({"a": 1.0, "b": 2.0}, rounds=5)) == {}
+    assert runtimes.ranks(played({"a": 1.0, "b": 2.0}, rounds=4)) == {}
     assert runtimes.ranks(played({"a": 1.0, "b": 2.0}, pressure=0.9)) == {}
 
 

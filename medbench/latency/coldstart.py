@@ -24,7 +24,7 @@ from ..machine import cores, resolve_device
 from .processes import packed
 from .timing import suffix_of, timer_for
 
-HOME = str(Path(__file__).resolve().parent.parent)
+HOME = str(Path(__file__).resolve().parents[2])
 
 # what the new process runs: it times its imports before anything of ours is there to do it
 PROGRAM = """
@@ -35,7 +35,7 @@ import torch
 between = time.perf_counter()
 import medbench
 imported = time.perf_counter()
-from medbench.coldstart import _steps
+from medbench.latency.coldstart import _steps
 _steps(sys.argv[2], [between - begun, imported - between])
 """
 

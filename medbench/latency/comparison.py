@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..checks import one_of
-from .timing import CONFIDENCE, Disturbance, samples_needed, suffix_of
+from .timing import CONFIDENCE, Disturbance, milliseconds, samples_needed, suffix_of
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
 PERCENTILES = (90, 95, 99)
@@ -49,8 +49,7 @@ class Timing:
 
     def rows(self) -> list[dict]:
         """Latency (ms), percentiles, first call, images a second, ratio and verdict; suffix such as `b16`."""
-        def ms(seconds):
-            return None if seconds is None else 1000 * seconds
+        ms = milliseconds
         more = {"reason": self.reason or "not timed"} if self.median is None else {}
         rows = [{"quantity": "latency", "value": ms(self.median), "unit": "ms", "low": ms(self.low),
                  "high": ms(self.high), "n": self.n, "samples": [ms(s) for s in self.samples], **more},
@@ -150,7 +149,7 @@ class Comparison:
         for t in self.timings.values():
             row = {"model": t.name, "batch": t.batch, "dtype": t.dtype, "runtime": t.runtime}
             seconds = {column: getattr(t, key) for key, column in columns.items()}
-            row |= {column: None if value is None else 1000 * value for column, value in seconds.items()}
+            row |= {column: milliseconds(value) for column, value in seconds.items()}
             rows.append(row | {"ratio": t.ratio, "ratio_low": t.ratio_low, "ratio_high": t.ratio_high,
                                "verdict": t.verdict, "calls": t.n})
         return pd.DataFrame(rows)

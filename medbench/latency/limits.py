@@ -89,12 +89,10 @@ def ceilings(device="auto", *, dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
 
 def _rates(timer, run, x, work: int, seconds: float, clock) -> list[float]:
-    """Work per second of each repetition, until the time is spent; three at least, after one that does not count."""
-    end = clock() + seconds
-    timer(run, x)
-    rates = []
-    while len(rates) < 3 or clock() < end:
-        rates.append(work / max(timer(run, x)[0], 1e-9))
+    """Work per second of each repetition, in threes until the time is spent."""
+    end, rates = clock() + seconds, []
+    while not rates or clock() < end:
+        rates += [work / max(taken, 1e-9) for taken, _ in timer.series(run, x, 3)]
     return rates
 
 

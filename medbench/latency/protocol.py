@@ -217,7 +217,7 @@ def _warm_up(run, x: Tensor, timer, seconds: float, clock) -> tuple[int, bool]:
         width = max(calls, FEWEST_WARM_UP_CALLS)
         windows.append(float(np.median([taken for taken, _ in timer.series(run, x, width)])))
         calls = _calls(windows[-1])
-        if clock() + 3 * width * windows[-1] > end:          # torch makes three calls to time one
+        if clock() + (1 + width) * windows[-1] > end:
             return calls, False
     return calls, True
 

@@ -1,6 +1,6 @@
 r"""The parts of a fair timing: how a call is timed, whether the machine was quiet, and what a few samples allow to say.
 
-What lives here, top to bottom: timers for the CPU and for CUDA, on torch's own; `read_load` and the quiet gate;
+What lives here, top to bottom: timers for the CPU and for CUDA, on Python's own `timeit`; `read_load` and the quiet gate;
 `prepared`, which puts models and torch into the state in which they are timed and back; statistics over rounds.
 
 Clock and load are passed in, so that a test can play a slow model or a busy machine.
@@ -15,11 +15,11 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from timeit import Timer
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 PRESSURE_LIMIT = 0.10        # share of a round in which some task waited for a processor
 STEAL_LIMIT = 0.05           # share of processor time that the hypervisor gave to others
@@ -32,10 +32,10 @@ EVENTS_FROM = 100e-6         # seconds; in a shorter call those 10 us weigh too 
 
 # --------------------------------------------------------------------------------------------- one call
 class CpuTimer:
-    """Seconds that one call takes by the clock, with `torch.utils.benchmark.Timer`.
+    """Seconds that one call takes by the clock, with Python's `timeit`, which keeps the garbage collector away.
 
-    Before each timed call torch makes two that do not count, so weights are in the caches again after another model;
-    the garbage collector rests while it times.
+    One call before the timed ones does not count: after another model, weights have to come back into the caches.
+    torch's own timer makes two of those for each timed call, too many where a call takes a second.
     """
 
     statement = "run(x)"
@@ -43,24 +43,16 @@ class CpuTimer:
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
         self.clock = clock
 
-    def __call__(self, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, float]:
-        """One timed call: (seconds, seconds by the outer clock); on the CPU the same."""
-        return self.series(run, x, 1)[0]
-
     def series(self, run: Callable[[Tensor], Tensor], x: Tensor, calls: int) -> list[tuple[float, float]]:
-        """So many timed calls, one after the other."""
-        timer = self._timer({"run": run, "x": x}, self.clock)
-        return [(seconds, seconds) for seconds in (timer.timeit(1).raw_times[0] for _ in range(calls))]
+        """So many timed calls, one after the other: (seconds, seconds by the outer clock); on the CPU the same."""
+        timer = Timer(self.statement, timer=self.clock, globals={"run": run, "x": x})
+        return [(seconds, seconds) for seconds in timer.repeat(1 + calls, number=1)[1:]]
 
     def first(self, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, Tensor]:
-        """(seconds, output) of a call with none before it, for which torch's timer has no way."""
+        """(seconds, output) of a call with none before it."""
         start = self.clock()
         output = run(x)
         return self.clock() - start, output
-
-    def _timer(self, names: dict, clock: Callable[[], float]) -> Timer:
-        # torch's timer times one thread unless it is told
-        return Timer(self.statement, globals=names, timer=clock, num_threads=torch.get_num_threads())
 
 
 class CudaTimer(CpuTimer):
@@ -77,12 +69,13 @@ class CudaTimer(CpuTimer):
     def series(self, run: Callable[[Tensor], Tensor], x: Tensor, calls: int) -> list[tuple[float, float]]:
         """So many times (seconds between the events, seconds by the outer clock); the two must nearly agree."""
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        timer = self._timer({"run": run, "x": x, "before": before, "after": after}, self.clock)
+        timer = Timer(self.statement, timer=self.clock,
+                      globals={"run": run, "x": x, "before": before, "after": after})
         found = []
-        for _ in range(calls):
-            outer = timer.timeit(1).raw_times[0]
-            found.append((before.elapsed_time(after) / 1000, outer))         # of the last call, the timed one
-        return found
+        for _ in range(1 + calls):
+            outer = timer.timeit(1)
+            found.append((before.elapsed_time(after) / 1000, outer))
+        return found[1:]
 
 
 def timer_for(device: torch.device, clock: Callable[[], float]) -> CpuTimer:
@@ -222,6 +215,11 @@ def median_interval(values: np.ndarray, draws: np.ndarray,
     """Median of one value a round, and its interval over resampled rounds."""
     low, high = np.quantile(np.median(values[draws], axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(np.median(values)), float(low), float(high)
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """The same in ms; None stays None."""
+    return None if seconds is None else 1000 * seconds
 
 
 def suffix_of(batch: int, dtype: str) -> str:
