@@ -199,17 +199,15 @@ def _measured(group, runtime, dtype, batch, folder, to, about, title, options) -
 
 def _recorded(to, runtime, dtype, batch, group, about) -> dict | None:
     """The rows of a group that was recorded for these models and weights; None if any is missing or was not there."""
-    file = results.read(to) if to.exists() else None
-    found = {name: [] for name in group}
-    for record in file.records if file else ():
-        if record.name == f"runtime.{runtime}.{dtype}.{record.model}.{record.quantity}.b{batch}" and \
-                record.model in group and about[record.model].items() <= record.context.items():
-            found[record.model].append(record.model_dump())
+    from . import runtimes as every
+    records = results.read(to).records if to.exists() else []
+    found = every.recorded(records).get((runtime, dtype, batch), {})
+    found = {name: [row for row in found.get(name, []) if about[name].items() <= row["context"].items()]
+             for name in group}
     done = {name: {row["quantity"]: row for row in rows} for name, rows in found.items()}
     whole = all("runtime" in rows and not (rows["latency"]["reason"] or "").startswith("not installed")
                 for rows in done.values())
-    names = [r.context.get("models") for r in (file.records if file else ())
-             if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]
+    names = [r.context.get("models") for r in records if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]
     return found if whole and names == [sorted(group)] else None
 
 

@@ -1,8 +1,8 @@
 r"""Which order of the models do you get? The same models in every runtime and dtype, and each in its best one.
 
 What lives here, top to bottom: `Group`, all models in one runtime, dtype and batch, and `measure`, which makes it from
-one interleaved run; `ranks`, the order with ties; the rows of one model; `lines`, from rows, fresh or recorded, to a
-table; `best` and `ranking`, which read that table.
+one interleaved run; `ranks`, the order with ties; the rows of one model; `recorded`, the way back from records;
+`lines`, from rows, fresh or recorded, to a table; `best` and `ranking`, which read that table.
 
 A ratio is to the reference in the same runtime and the same run. A model's rank is 1 + the number of models that are
 faster than it beyond doubt, so models that cannot be told apart share one. Times of different runtimes come from
@@ -154,7 +154,7 @@ def _row(quantity: str, value, unit: str, why: str) -> dict:
 def _roof(made: Exported, model: nn.Module, limits: Ceilings | None, seconds: float | None, why: str) -> list[dict]:
     """The least time under this device's ceilings, and which share of the measured time it is."""
     if seconds is None or limits is None:
-        reason = why if seconds is None else f"no rate of matrix products is measured for {made.dtype}"
+        reason = why if seconds is None else f"no rate of products is measured for {made.dtype}"
         return [_row("roofline_share", None, "1", reason)]
     found = latency.roofline(cost.profile(model, made.input_size), limits, dtype=made.dtype, latency=seconds)
     rates = {"matrix_rate": limits.flops[made.dtype], "bandwidth": limits.bandwidth}
@@ -168,6 +168,18 @@ def _thinned(row: dict) -> dict:
         return row
     kept = [samples[i] for i in np.linspace(0, len(samples) - 1, SAMPLES).round().astype(int)]
     return row | {"samples": kept, "context": row["context"] | {"samples_of": len(samples)}}
+
+
+# --------------------------------------------------------------------------------------------- back from records
+def recorded(records) -> dict[tuple[str, str, int], dict[str, list[dict]]]:
+    """{(runtime, dtype, batch): {model: its rows}} of the groups among the records of a file, in their order."""
+    found = {}
+    for r in records:
+        parts = r.name.split(".")
+        if r.model and parts[0] == "runtime":
+            key = parts[1], parts[2], int(parts[-1].removeprefix("b"))
+            found.setdefault(key, {}).setdefault(r.model, []).append(r.model_dump())
+    return found
 
 
 # --------------------------------------------------------------------------------------------- the table

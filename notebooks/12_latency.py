@@ -32,6 +32,7 @@ import pandas as pd
 import medbench as mb
 from medbench.book import start, timings
 from medbench.book.exercises import check
+from medbench.book.orders import orders
 
 book = start("12_latency", globals())
 names = mb.config.ALL_MODELS
@@ -64,7 +65,9 @@ timings.machine_page(here)
 # This goes into every record, with the versions of the libraries and the commit. How busy the machine is goes there too:
 # on a shared machine a neighbour can make everything slower by a factor, and then even the quickest run is wrong.
 #
-# What can the device do at most? Two numbers: the rate of large matrix products, and the bandwidth of the memory.
+# What can the device do at most? Two numbers: the rate of large products, and the bandwidth of the memory. On a CPU
+# matrices are multiplied in one library and convolutions are computed in another. Either may use the processor better, so
+# both are timed and the fastest counts. A ceiling that a model can break through is none.
 
 # %%
 ceilings = mb.latency.ceilings(book.device, seconds=min(6.0, book.profile.latency_seconds))
@@ -77,7 +80,7 @@ pd.DataFrame([{"ceiling": row["quantity"], "of": row["context"].get("dtype", "co
 #
 # ## The timing
 #
-# Single calls are timed by `torch.utils.benchmark`, which warms up before each. All models take turns, in a new random
+# Single calls are timed with Python's `timeit`, after one that does not count. All models take turns, in a new random
 # order each round. One of them takes part twice under two names: what separates its two series is noise, and differences
 # within it are ties. Before anything is timed, each model is compared with itself in float64: a wrong model is not timed.
 # Rounds during which others used the processors are marked and repeated, never deleted.
@@ -184,6 +187,56 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # At batch 1 softmax attention reaches {value}`12_latency:latency.softmax.roofline_share.b1|.0%` of what the device could
 # do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic.
 #
+# ## Which order do you get?
+#
+# All of this was PyTorch as it comes, in float32. Nobody would ship that to a hospital: a model is compiled or exported,
+# and its numbers are made smaller. Does the order of the models survive?
+#
+# ```{admonition} Predict before you look
+# :class: tip
+# In eager float32 ResNet-50 lies behind softmax attention. Where would you expect it to overtake? And is int8, with
+# a quarter of the bytes, the quickest of all?
+# ```
+#
+# `python -m medbench runtimes` brings every model into every runtime: eager PyTorch, `torch.compile`, ONNX Runtime and
+# OpenVINO, in float32, bfloat16 and int8 (dynamic quantisation: weights are stored in int8, activations are rounded on
+# the way). Nothing is timed that does not agree with the model in float64, within what the number type allows. All
+# models of one runtime were timed in one interleaved run. A cell shows the rank, and the median in milliseconds. The
+# rank is one more than the number of models that are faster beyond doubt, so models that cannot be told apart share it.
+# The rows *best* give each model the runtime that was fastest for it.
+
+# %%
+order = orders(book.device)
+for batch in (1, 16):
+    mb.results.record("runtimes", order.row(batch), to=book.results)
+order.page(1)
+
+# %%
+print("\n".join(order.missing()) or "Every runtime was there.")
+
+# %% [markdown]
+# {sentence}`12_latency:runtimes.conclusion.b1`
+#
+# So "which is fastest?" has no answer without the runtime. And sixteen images at a time:
+
+# %%
+order.page(16)
+
+# %% [markdown]
+# {sentence}`12_latency:runtimes.conclusion.b16`
+#
+# How near to the limit does each model come in its best runtime? The limits were measured right before each group.
+
+# %%
+pd.concat({f"{batch} at a time": order.best_page(batch) for batch in (1, 16)})
+
+# %% mystnb={"image": {"alt": "Roofline of the device with each model in its best runtime at batch 16: filled markers for float32 just below the lower flat line, open ones for bfloat16 between the two."}}
+under, peaks, bandwidth = order.points(batch=16)
+mb.plots.roofline(under, peaks, bandwidth);
+
+# %% [markdown]
+# PLACEHOLDER
+#
 # ## Where do they cross?
 #
 # At 224 px the first stage has 1,024 tokens. Is that many? An efficient mechanism has fewer multiply-adds from some number
@@ -198,7 +251,7 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 
 # %% mystnb={"image": {"alt": "Time of a layer relative to fused softmax attention against the number of tokens, one falling line a mechanism and a flat rising one for softmax written out; below, for each of them the measured crossover with its interval and the one by multiply-adds."}}
 growing = timings.recorded("12_scaling", book.device)
-mb.results.record("crossing", timings.said(growing, "conclusion"), to=book.results)
+mb.results.record("crossing", timings.said(growing, "conclusion", reference="softmax"), to=book.results)
 mb.plots.crossover(*timings.crossings(growing));
 
 # %% [markdown]
@@ -206,6 +259,17 @@ mb.plots.crossover(*timings.crossings(growing));
 # means that the mechanism needs more tokens to pay off than its arithmetic promises. The line *softmax written out* forms
 # the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
 # paper since then, one fused operation gives to softmax attention too.
+#
+# And the memory? Counted, not measured: the weights of the layer, its input, and the most that lives between its
+# operations at one moment.
+
+# %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which stay close together."}}
+mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True, xlabel="number of tokens $N$",
+                highlight="softmax");
+
+# %% [markdown]
+# Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. What a
+# mechanism saves in memory, it saves beside code that forms the matrix.
 #
 # Whole models at three image sizes, one image at a time:
 
@@ -241,14 +305,11 @@ timings.peers_page(others)
 # Every device that has run this chapter has a file of records. This figure shows all of them.
 
 # %% mystnb={"image": {"alt": "Median latency at batch 1 of every model on every recorded device, logarithmic axis, one marker a device."}}
-devices = mb.results.load()
-devices = devices[(devices.chapter == "12_latency") & (devices.quantity == "latency") & (devices.get("batch") == 1)
-                  & devices["name"].str.startswith("latency.")
-                  & (devices.device != "study-2022") & devices.value.notna() & (devices.dtype == "float32")]
+devices = timings.devices(batch=1)
 mb.plots.latency(devices);
 
 # %%
-timings.everywhere(batch=1)
+timings.everywhere(devices)
 
 # %% [markdown]
 # In milliseconds. To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
@@ -305,8 +366,7 @@ beside.round(3)
 # ## What we may conclude
 #
 # - On this device, in eager float32, at these batches: what the verdicts say, and no more.
-# - One machine does not rank machines, and one runtime does not rank models. A compiler or another runtime can turn the
-#   order of a CNN and the transformers around.
+# - One machine does not rank machines, and one runtime does not rank models.
 # - A tie is a result.
 #
 # For research and teaching, not for clinical use.

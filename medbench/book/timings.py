@@ -11,7 +11,8 @@ from ..machine import device_name
 from ..records import ResultFile
 from .tables import with_interval
 
-COMMANDS = {"12_selftest": "latency --self-test", "12_peers": "peers", "12_scaling": "scaling"}
+COMMANDS = {"12_selftest": "latency --self-test", "12_runtimes": "runtimes", "12_peers": "peers",
+            "12_scaling": "scaling"}
 
 
 def record_times(times, to, prefix: str = "latency", **context) -> None:
@@ -85,9 +86,13 @@ def recorded(chapter: str, device="auto") -> ResultFile:
     return found.get(device_name(device), fullest)
 
 
-def said(file: ResultFile, *quantities: str) -> dict:
-    """The sentences of some records as one row, with the device that they speak of."""
-    texts = [record.text for record in file.records if record.quantity in quantities and record.text]
+def said(file: ResultFile, *quantities: str, **context) -> dict:
+    """The sentences of some records as one row, with the device that they speak of.
+
+    Args: `quantities` of the records; `context` that they must have, such as `reference="softmax"`.
+    """
+    texts = [record.text for record in file.records if record.quantity in quantities and record.text
+             and context.items() <= record.context.items()]
     return {"quantity": "conclusion", "value": None, "unit": "1", "text": f"On {file.device}: {' '.join(texts)}"}
 
 
@@ -102,7 +107,7 @@ def selftest_page(file: ResultFile):
         if r.quantity in columns:
             shown = round(100 * r.value, 1) if r.quantity == "false_call_bound" else r.value
             rows[r.name.split(".")[-1]][columns[r.quantity]] = shown
-    return pd.DataFrame(rows).T.reindex(["quiet", "loaded", "all"])
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(["quiet", "loaded", "all"])
 
 
 def peers_page(file: ResultFile):
@@ -112,7 +117,13 @@ def peers_page(file: ResultFile):
         "our time / fastest peer's (1)": round(r.value, 2), "cases": r.n,
         **{verdict: r.context[verdict] for verdict in ("faster", "tie", "inconclusive", "slower")}}
         for r in file.records if r.quantity == "mean_ratio"}
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def memory_lines(file: ResultFile):
+    """Layers against the number of tokens: `model`, `tokens`, `memory_mib`, counted."""
+    table = crossing.table(scaling.recorded(file.records, "tokens"))
+    return table.assign(tokens=table["at"], memory_mib=table.memory_byte / 2**20)[["model", "tokens", "memory_mib"]]
 
 
 def crossings(file: ResultFile, reference: str = "softmax"):
@@ -134,10 +145,15 @@ def growth_page(file: ResultFile, part: str):
     return table.pivot(index="model", columns="at", values="ratio to softmax (1)")
 
 
-def everywhere(batch: int = 1):
-    """Median latency (ms) of the large models on every device that was recorded, and `not run` where it was not."""
+def devices(batch: int = 1):
+    """Records of the median latency of the large models in eager float32 on every device that was measured."""
     table = results.load()
-    kept = ((table.chapter == "12_latency") & (table.quantity == "latency") & table["name"].str.startswith("latency.")
-            & (table.get("batch") == batch) & (table.dtype == "float32") & (table.device != results.STUDY))
-    wide = table[kept].pivot_table(index="model", columns="device", values="value")
+    return table[(table.chapter == "12_latency") & (table.quantity == "latency") & table.value.notna()
+                 & table["name"].str.startswith("latency.") & (table.get("batch") == batch)
+                 & (table.dtype == "float32") & (table.device != results.STUDY)]
+
+
+def everywhere(found):
+    """The records of `devices` as a table, ms, with `not run` where a model was not timed on a device."""
+    wide = found.pivot_table(index="model", columns="device", values="value")
     return wide.round(1).astype(object).where(wide.notna(), "not run")

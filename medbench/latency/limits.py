@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 
 from ..checks import in_range, one_of
 from ..cost import Costs
@@ -26,7 +27,7 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # --------------------------------------------------------------------------------------------- the ceilings
 @dataclass(frozen=True)
 class Ceilings:
-    """The best that was seen: `flops` {dtype: FLOP/s} of matrix products, `bandwidth` byte/s of copying.
+    """The best that was seen: `flops` {dtype: FLOP/s} of products, `bandwidth` byte/s of copying.
 
     `samples` {dtype or "copy": every rate seen}; `load` says how busy the machine was.
     """
@@ -52,10 +53,12 @@ class Ceilings:
 def ceilings(device="auto", *, dtypes: tuple[str, ...] = ("float32", "bfloat16"), seconds: float = 6.0,
              threads: int = 0, side: int | None = None, copy_byte: int | None = None,
              clock: Callable[[], float] = time.perf_counter, load: Callable[[], Load] = read_load) -> Ceilings:
-    """Measure this device's rate of matrix products, for each dtype, and its memory bandwidth.
+    """Measure this device's rate of products, for each dtype, and its memory bandwidth.
 
-    A product of two square matrices takes 2 n^3 FLOP; copying a tensor moves each byte twice, read and written. Of
-    all repetitions the fastest counts, since a ceiling is what can be reached.
+    A product of two square matrices takes 2 n^3 FLOP. On a CPU a convolution is timed too, 2 FLOP for each weight and
+    number of the output: it runs in another library than a product of matrices, and either of the two may use the
+    processor better. Copying a tensor moves each byte twice, read and written. Of all repetitions the fastest counts,
+    since a ceiling is what can be reached.
 
     Args:
         device: `"auto"`, `"cpu"` or `"cuda"`. dtypes: of the products. seconds: for everything together, about.
@@ -77,15 +80,30 @@ def ceilings(device="auto", *, dtypes: tuple[str, ...] = ("float32", "bfloat16")
     with prepared([], place, threads):
         timer, draw = timer_for(place, clock), torch.Generator(place).manual_seed(0)
         for dtype in dtypes:
-            a, b = (torch.rand(side, side, generator=draw, device=place).to(getattr(torch, dtype)) for _ in range(2))
-            product = functools.partial(torch.mm, mat2=b, out=torch.empty_like(a))
-            samples[dtype] = _rates(timer, product, a, 2 * side**3, budget, clock)
+            ways = [_matrices, _convolution] if place.type == "cpu" else [_matrices]
+            made = [way(side, lambda *size: torch.rand(*size, generator=draw, device=place).to(getattr(torch, dtype)))
+                    for way in ways]
+            samples[dtype] = [rate for way in made for rate in _rates(timer, *way, budget / len(made), clock)]
         source = torch.rand(copy_byte // 4, generator=draw, device=place)
         target = torch.empty_like(source)
         samples["copy"] = _rates(timer, target.copy_, source, 2 * 4 * source.numel(), budget, clock)
     best = {name: max(rates) for name, rates in samples.items()}
     return Ceilings({dtype: best[dtype] for dtype in dtypes}, best["copy"], str(place), threads,
                     between(before, load(), clock() - start), samples)
+
+
+def _matrices(side: int, rand) -> tuple:
+    """(call, its argument, FLOP) of a product of two square matrices."""
+    a, b = rand(side, side), rand(side, side)
+    return functools.partial(torch.mm, mat2=b, out=torch.empty_like(a)), a, 2 * side**3
+
+
+def _convolution(side: int, rand) -> tuple:
+    """(call, its argument, FLOP) of a 3 x 3 convolution of about the same size, channels last."""
+    channels, pixels = side // 8, max(8, side // 32)
+    x, weight = (t.contiguous(memory_format=torch.channels_last)
+                 for t in (rand(4, channels, pixels, pixels), rand(channels, channels, 3, 3)))
+    return functools.partial(F.conv2d, weight=weight), x, 2 * weight.numel() * 4 * (pixels - 2)**2
 
 
 def _rates(timer, run, x, work: int, seconds: float, clock) -> list[float]:

@@ -138,8 +138,9 @@ def time_against_macs(table, ax: Axes | None = None) -> Axes:
 def roofline(table, peaks: dict[str, float], bandwidth: float, ax: Axes | None = None) -> Axes:
     """Where each model stands under this device's roof: memory bandwidth on the left, arithmetic on the right.
 
-    Args: `table` columns `model`, `intensity` (FLOP/byte), `rate` (FLOP/s); `peaks` {dtype: FLOP/s}; `bandwidth`
-    in byte/s. All measured, in the same run. Source: Williams, Waterman and Patterson 2009, "Roofline".
+    Args: `table` columns `model`, `intensity` (FLOP/byte), `rate` (FLOP/s) and, where there is more than one peak,
+    `dtype`: markers of the first are filled, of the others open; `peaks` {dtype: FLOP/s}; `bandwidth` in byte/s. All
+    measured, in the same run. Source: Williams, Waterman and Patterson 2009, "Roofline".
     """
     table = need(table, "model", "intensity", "rate")
     ax = axes_or_new(ax, width=6.8, height=4)
@@ -147,10 +148,12 @@ def roofline(table, peaks: dict[str, float], bandwidth: float, ax: Axes | None =
     reach = np.geomspace(min(table.intensity.min(), ridge) / 4, max(table.intensity.max(), ridge) * 4, 200)
     for place, (name, peak) in enumerate(peaks.items()):
         ax.plot(reach, np.minimum(reach * bandwidth, peak) / 1e9, color="black", linewidth=1.5,
-                linestyle=("-", "--", ":")[place % 3], label=f"roof, {name}")
+                linestyle=("-", "--", ":")[place % 3], label=f"roof, {name}" + (" (open markers)" if place else ""))
+    filled = next(iter(peaks))
     for place, (_, row) in enumerate(table.iterrows()):
-        look = style(row.model, place)
-        ax.plot(row.intensity, row.rate / 1e9, look.marker, color=look.color, markersize=8, label=look.label)
+        look, own = style(row.model, place), row.get("dtype", filled) == filled
+        ax.plot(row.intensity, row.rate / 1e9, look.marker, color=look.color, markersize=8,
+                markerfacecolor=look.color if own else "none", label=look.label if own else None)
     ax.set(xlabel="arithmetic intensity (FLOP/byte)", ylabel="rate (GFLOP/s)")
     logarithmic(ax, "x", "y")
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
