@@ -29,7 +29,7 @@ EXPERIMENT = "experiment.json"                       # beside run.json: the data
 
 # --------------------------------------------------------------------------------------------- names
 def listed(given: list[str], what: str, allowed: tuple[str, ...]) -> list[str]:
-    """The names in options that may hold several with commas, each once and checked; `what` they are is for the error."""
+    """The names in options that may hold several with commas, each once, checked; `what` they are is for the error."""
     names = [name.strip() for part in given for name in part.split(",") if name.strip()]
     for name in names:
         one_of(what, name, allowed)

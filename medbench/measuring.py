@@ -147,18 +147,26 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     with tempfile.TemporaryDirectory() as folder:
         for batch in batches:
             for dtype in dtypes:
+                known = {}                                   # rows by runtime
                 for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
                     chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
                     group = {name: model for name, model in models.items() if chosen is None or name in chosen}
                     rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
                     title = f"{runtime} {dtype} b{batch}"
                     if group and rows is None:
-                        asked = seen() if batch == max(batches) else {}        # more images at a time take less time
-                        options = {"seconds": seconds, "chosen": chosen, "device": device} | asked
-                        rows = _measured(group, runtime, dtype, batch, folder, to, about, title, options)
+                        if len(only := set((chosen or {}).values())) == 1:
+                            [one] = only
+                            found = every.alone(one, dtype, batch, {name: known[one][name] for name in group})
+                        else:
+                            asked = seen() if batch == max(batches) else {}    # more images at a time take less time
+                            found = every.measure(group, runtime, dtype, input_size(next(iter(group.values())), batch),
+                                                  seconds=seconds, chosen=chosen, device=device,
+                                                  workdir=f"{folder}/b{batch}", **asked)
+                        rows = _kept(found, to, about, title)
                     elif group:
                         print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
-                    table += every.lines(runtime, dtype, batch, rows or {})
+                    known[runtime] = rows or {}
+                    table += every.lines(runtime, dtype, batch, known[runtime])
     for line in every.ranking(table):
         print(f"{line['runtime']} {line['dtype']} b{line['batch']}: {line['order'] or line['reason']}", file=sys.stderr)
     return table
@@ -180,20 +188,19 @@ def _phantoms(models: dict, count: int) -> dict:
     return {"images": images, "decided": {n: export.decisions(model.eval(), images) for n, model in models.items()}}
 
 
-def _measured(group, runtime, dtype, batch, folder, to, about, title, options) -> dict:
-    """Measure one group, say on standard error what may be concluded, and record it; its rows by model."""
+def _kept(found, to: Path | None, about: dict, title: str) -> dict:
+    """Say on standard error what may be concluded of a `Group`, and record it; its rows by model."""
     from . import runtimes as every
-    size = input_size(next(iter(group.values())), batch)
-    found = every.measure(group, runtime, dtype, size, workdir=f"{folder}/b{batch}", **options)
     print(f"{title}: {found.text}", file=sys.stderr)
-    for name, rows in found.rows.items() if to else ():
-        results.record(f"runtime.{runtime}.{dtype}.{name}", rows, to=to, **about[name])
+    name = f"runtime.{found.runtime}.{found.dtype}"
+    for model, rows in found.rows.items() if to else ():
+        results.record(f"{name}.{model}", rows, to=to, **about[model])
     [placed] = every.ranking(found.lines())
     rows = [{"quantity": "conclusion", "value": None, "unit": "1", "text": found.text},
             {"quantity": "order", "value": None, "unit": "1", "text": placed["order"], "reason": placed["reason"]}]
-    rows = [row | {"suffix": f"b{batch}", "context": {"models": sorted(group)}} for row in rows]
+    rows = [row | {"suffix": f"b{found.batch}", "context": {"models": sorted(found.rows)}} for row in rows]
     if to:
-        results.record(f"runtime.{runtime}.{dtype}", rows, to=to)
+        results.record(name, rows, to=to)
     return found.rows
 
 

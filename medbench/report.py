@@ -159,8 +159,8 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
     """Times of all models at one batch, and the limits of the device, measured in the same step."""
     to, first = results.here("12_latency", device), models["softmax"]
     limits = latency.ceilings(device, dtypes=("float32", "bfloat16"), seconds=min(6.0, seconds / 4))
-    found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds, dtype=dtype,
-                            device=device)
+    found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds,
+                            dtype=dtype, device=device)
     prefix = "latency" if first.config.preset == profile.cost_preset else "trained"
     results.record("device", limits, to=to, profile=profile.name)
     timings.record_times({batch: found}, to=to, prefix=prefix, preset=first.config.preset)

@@ -29,6 +29,7 @@ BEST = "best"                # the name of the group in which each model has its
 REFERENCE = "softmax"
 SAMPLES = 60                 # raw times kept with a record
 RATE_SECONDS = 3.0           # for the device's ceilings, before each group
+ROW = {"quantity", "value", "unit", "low", "high", "n", "samples", "text", "reason", "context"}   # of a record
 
 
 # --------------------------------------------------------------------------------------------- one group
@@ -79,6 +80,11 @@ def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: 
             for name, one in made.items()}
     why = "" if found else "; ".join(dict.fromkeys(str(one.reason) for one in made.values()))
     return Group(runtime, dtype, input_size[0], rows, found.text if found else f"Nothing could be timed: {why}.")
+
+
+def alone(runtime: str, dtype: str, batch: int, rows: dict[str, list[dict]]) -> Group:
+    """The group of the best runtimes where one runtime is the best for every model: that runtime's, not timed again."""
+    return Group(BEST, dtype, batch, rows, f"Every model was fastest in {runtime}, so the times are those of {runtime}.")
 
 
 def _exactly(model: nn.Module, x: Tensor) -> Tensor:
@@ -178,7 +184,8 @@ def recorded(records) -> dict[tuple[str, str, int], dict[str, list[dict]]]:
         parts = r.name.split(".")
         if r.model and parts[0] == "runtime":
             key = parts[1], parts[2], int(parts[-1].removeprefix("b"))
-            found.setdefault(key, {}).setdefault(r.model, []).append(r.model_dump())
+            row = r.model_dump(include=ROW) | {"suffix": parts[-1]}
+            found.setdefault(key, {}).setdefault(r.model, []).append(row)
     return found
 
 

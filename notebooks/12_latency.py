@@ -225,6 +225,15 @@ order.page(16)
 # %% [markdown]
 # {sentence}`12_latency:runtimes.conclusion.b16`
 #
+# What does a runtime cost before the first answer, and does it still compute the same model? The worst model of each row:
+# its largest deviation from float64 as a share of the largest output, the share of 500 phantoms on which it decides as in
+# eager float32, the time to export or compile it, and its first call. The weights are untrained, so logits lie close
+# together and decisions tip over more easily than those of a trained model would.
+
+# %%
+order.checks_page(16)
+
+# %% [markdown]
 # How near to the limit does each model come in its best runtime? The limits were measured right before each group.
 
 # %%

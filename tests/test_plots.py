@@ -89,6 +89,16 @@ def test_every_model_has_a_look_that_survives_grey():
         assert 0.2126 * r + 0.7152 * g + 0.0722 * b < 0.6, f"{s.label} is too pale on white"
 
 
+def test_markers_under_the_second_roof_are_open():
+    table = pd.DataFrame({"model": ["xca", "xca"], "dtype": ["float32", "bfloat16"], "intensity": [3.0, 3.0],
+                          "rate": [1e9, 2e9]})
+    ax = plots.roofline(table, {"float32": 1e11, "bfloat16": 1e12}, 1e10)
+    *_, filled, hollow = ax.get_lines()
+    assert hollow.get_markerfacecolor() == "none" != filled.get_markerfacecolor()
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["roof, float32", "roof, bfloat16 (open markers)",
+                                                                   "XCA"]
+
+
 def test_labels_carry_units():
     assert plots.label("latency_ms") == "latency (ms)"
     assert plots.label("macro_auroc", "1") == "macro AUROC"

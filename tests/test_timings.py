@@ -58,6 +58,7 @@ def test_a_device_shows_its_own_records_and_else_those_of_the_fullest(places):
     file("mine", "12_peers", {"peers": [standing("xca", 0.6)]}, places / "here")
     found = timings.recorded("12_peers", "cpu")
     assert timings.said(found, "mean_ratio")["text"] == "On mine: xca is 0.6."
+    assert timings.said(found, "mean_ratio", mechanism="window")["text"] == "On mine: "
     page = timings.peers_page(found)
     assert page.loc["xca"].to_dict() == {"our time / fastest peer's (1)": 0.6, "cases": 4, "faster": 3, "tie": 1,
                                          "inconclusive": 0, "slower": 0}
@@ -91,6 +92,8 @@ def test_growing_sizes_come_back_from_records(places):
     assert found.set_index("model").loc["xca", "value"] == pytest.approx(128)
     assert set(lines.model) == {"softmax", "xca", "window"}
     page = timings.growth_page(growing, "sizes")
+    memory = timings.memory_lines(growing).set_index(["model", "tokens"]).memory_mib
+    assert memory["xca", 256] == pytest.approx(100 / 2**20)
     assert page.loc["xca", 224] == "0.50 [0.50, 0.50]" and page.loc["window", 112].startswith("would need about")
 
 

@@ -23,7 +23,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "02_backbone": (STUDY,),
     "10_training": (STUDY, SCORES, "*/10_real"),
     "11_cost": (STUDY, SCORES, COSTS),
-    "12_latency": (STUDY, COSTS, TIMES),
+    "12_latency": (STUDY, COSTS, "*/12_*"),
     "03_softmax": SHOWN,
     "04_linformer": SHOWN,
     "05_performer": SHOWN,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .. import runtimes
 from ..config import ALL_MODELS
+from ..export import DTYPES, RUNTIMES
 from .timings import recorded
 
 FEW = "-"                    # for a model that could not be timed, or whose rank nobody knows
@@ -40,10 +41,10 @@ class Orders:
                 return FEW
             return f"{int(line['rank']) if line['rank'] else '?'} ({_ms(line['latency_ms'])})"
         found = self.of(batch) | self.of(batch, best=True)
+        found = {key: found[key] for key in sorted(found, key=_place)}
         rows = {key: {name: cell(group.get(name)) for name in _names(group)} for key, group in found.items()}
-        table = pd.DataFrame.from_dict(rows, orient="index").fillna(FEW)
-        table.index.names = ["runtime", "dtype"]
-        return table
+        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
+        return table.fillna(FEW)
 
     def missing(self) -> list[str]:
         """Why there is nothing for some runtime and dtype, each reason once."""
@@ -53,6 +54,21 @@ class Orders:
             if all(line["latency_ms"] is None for line in own):
                 found[f"{runtime} {dtype}: {own[0]['reason']}"] = None
         return list(found)
+
+    def checks_page(self, batch: int):
+        """One row a runtime and dtype: how wrong the worst model is, how often the least faithful one decides as in eager
+        float32, and the longest that a model took to be exported and to answer first."""
+        import pandas as pd
+        rows = {}
+        for key, group in self.of(batch).items():
+            own = [line for line in group.values() if line["latency_ms"] is not None]
+            if own:
+                same = [line["class_agreement"] for line in own if line["class_agreement"] is not None]
+                rows[key] = {"largest error (1)": f"{max(line['output_error'] for line in own):.1g}",
+                             "same decisions, at least (%)": f"{100 * min(same):.1f}" if same else FEW,
+                             "export, at most (s)": f"{max(line['export_s'] for line in own):.1f}",
+                             "first call, at most (ms)": _ms(max(line["first_call_ms"] for line in own))}
+        return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
 
     def best_page(self, batch: int):
         """Each model in the runtime that was fastest for it: which, median in ms, share of the roofline."""
@@ -111,8 +127,14 @@ def orders(device="auto") -> Orders:
     Raises: LookupError: nobody has run it.
     """
     file = recorded("12_runtimes", device)
-    rows = runtimes.recorded(file.records)
+    found = runtimes.recorded(file.records)
+    rows = {key: found[key] for key in sorted(found, key=_place)}
     return Orders(file.device, [line for key, group in rows.items() for line in runtimes.lines(*key, group)], rows)
+
+
+def _place(key: tuple) -> tuple[int, int]:
+    """Where a (runtime, dtype, ...) stands: by dtype, and within it as `export.RUNTIMES` has them, the best last."""
+    return DTYPES.index(key[1]), (*RUNTIMES, runtimes.BEST).index(key[0])
 
 
 def _names(known) -> list[str]:

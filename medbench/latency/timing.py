@@ -1,7 +1,7 @@
 r"""The parts of a fair timing: how a call is timed, whether the machine was quiet, and what a few samples allow to say.
 
-What lives here, top to bottom: timers for the CPU and for CUDA, on Python's own `timeit`; `read_load` and the quiet gate;
-`prepared`, which puts models and torch into the state in which they are timed and back; statistics over rounds.
+What lives here, top to bottom: timers for the CPU and for CUDA, on Python's own `timeit`; `read_load` and the quiet
+gate; `prepared`, which puts models and torch into the state in which they are timed and back; statistics over rounds.
 
 Clock and load are passed in, so that a test can play a slow model or a busy machine.
 """

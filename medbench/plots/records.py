@@ -147,8 +147,9 @@ def roofline(table, peaks: dict[str, float], bandwidth: float, ax: Axes | None =
     ridge = max(peaks.values()) / bandwidth
     reach = np.geomspace(min(table.intensity.min(), ridge) / 4, max(table.intensity.max(), ridge) * 4, 200)
     for place, (name, peak) in enumerate(peaks.items()):
+        marks = " (open markers)" if place and "dtype" in table else ""
         ax.plot(reach, np.minimum(reach * bandwidth, peak) / 1e9, color="black", linewidth=1.5,
-                linestyle=("-", "--", ":")[place % 3], label=f"roof, {name}" + (" (open markers)" if place else ""))
+                linestyle=("-", "--", ":")[place % 3], label=f"roof, {name}{marks}")
     filled = next(iter(peaks))
     for place, (_, row) in enumerate(table.iterrows()):
         look, own = style(row.model, place), row.get("dtype", filled) == filled

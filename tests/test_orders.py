@@ -1,0 +1,95 @@
+"""What chapter 12 shows of the runtimes: ranks with times, the best runtime, points under the roof, sentences."""
+
+import pytest
+
+from medbench import results, runtimes
+from medbench.book import orders, timings
+
+FLOP, BYTE = 6e9, 2e8
+
+
+def rows(ms, rank, verdict, batch=1, dtype="float32", runtime="eager", reason=None):
+    """A model's records in one runtime, as `runtimes.measure` makes them."""
+    context = {"batch": batch, "dtype": dtype, "runtime": runtime}
+    found = [{"quantity": "latency", "value": ms, "unit": "ms", "low": ms, "high": ms},
+             {"quantity": "latency_ratio", "value": ms and ms / 2, "unit": "1"},
+             {"quantity": "verdict", "text": verdict, "unit": "1"}, {"quantity": "rank", "value": rank, "unit": "1"},
+             {"quantity": "roofline_share", "value": ms and 20 / ms, "unit": "1"},
+             {"quantity": "runtime", "text": runtime, "unit": "1"}]
+    found += [{"quantity": name, "value": ms and 0.0, "unit": "1"}
+              for name in ("output_error", "class_agreement", "export", "first_call")]
+    found += [{"quantity": "intensity", "value": FLOP / BYTE, "unit": "1",
+               "context": {"matrix_rate": 2e11, "bandwidth": 3e10}},
+              {"quantity": "moved", "value": BYTE, "unit": "byte"}] if ms else []
+    return [{"reason": None if row.get("value") is not None or row.get("text") else reason, **row, "suffix": f"b{batch}",
+             "context": row.get("context", {}) | context} for row in found]
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    """Three groups: eager, a runtime that is not there, and the best."""
+    monkeypatch.setattr(results, "edition_root", lambda: tmp_path / "edition")
+    monkeypatch.setattr(results, "results_root", lambda: tmp_path)
+    monkeypatch.setattr(timings, "device_name", lambda device: "mine")
+    groups = {("eager", "float32"): {"softmax": rows(40.0, 1, "reference"), "xca": rows(41.0, 1, "tie"),
+                                     "resnet50": rows(200.0, 3, "slower")},
+              ("onnxruntime", "bfloat16"): {name: rows(None, None, None, reason="not installed: x", dtype="bfloat16")
+                                            for name in ("softmax", "xca")},
+              (runtimes.BEST, "float32"): {"softmax": rows(30.0, 2, "reference", runtime="openvino"),
+                                           "xca": rows(25.0, 1, "faster", runtime="compile")}}
+    for (runtime, dtype), group in groups.items():
+        for model, own in group.items():
+            results.record(f"runtime.{runtime}.{dtype}.{model}", own, to=tmp_path / "mine" / "12_runtimes.json")
+    return orders.orders("cpu")
+
+
+def test_a_cell_has_the_rank_and_the_time(found):
+    page = found.page(1)
+    assert page.loc[("eager", "float32")].to_dict() == {"softmax": "1 (40)", "xca": "1 (41)", "resnet50": "3 (200)"}
+    assert page.loc[(runtimes.BEST, "float32"), "xca"] == "1 (25)"
+    assert page.loc[(runtimes.BEST, "float32"), "resnet50"] == page.loc[("onnxruntime", "bfloat16"), "xca"] == "-"
+    assert list(page.index) == [("eager", "float32"), (runtimes.BEST, "float32"), ("onnxruntime", "bfloat16")]
+    assert found.missing() == ["onnxruntime bfloat16: not installed: x"]
+
+
+def test_a_model_without_a_rank_still_has_its_time(found):
+    for line in found.lines:
+        line["rank"] = None
+    assert found.page(1).loc[("eager", "float32"), "softmax"] == "? (40)"
+
+
+def test_the_checks_show_the_worst_of_each_runtime(found):
+    eager = next(line for line in found.lines if (line["runtime"], line["model"]) == ("eager", "xca"))
+    eager |= {"output_error": 2e-7, "class_agreement": 0.996, "export_s": 12.34, "first_call_ms": 150.0}
+    assert found.checks_page(1).loc[("eager", "float32")].to_dict() == {
+        "largest error (1)": "2e-07", "same decisions, at least (%)": "0.0", "export, at most (s)": "12.3",
+        "first call, at most (ms)": "150"}
+    assert list(found.checks_page(1).index) == [("eager", "float32")]
+
+
+def test_the_best_runtime_of_each_model_with_its_share_of_the_roofline(found):
+    page = found.best_page(1)
+    assert page.loc["xca"].to_dict() == {("float32", "runtime"): "compile", ("float32", "median (ms)"): "25",
+                                         ("float32", "share of the roofline (%)"): "80"}
+    assert list(page.index) == ["softmax", "xca"]
+
+
+def test_points_under_the_roof_have_the_rate_that_was_measured(found):
+    table, peaks, bandwidth = found.points(1)
+    assert (peaks, bandwidth) == ({"float32": 2e11}, 3e10)
+    assert table.set_index("model").rate.to_dict() == {"softmax": pytest.approx(FLOP / 0.030),
+                                                       "xca": pytest.approx(FLOP / 0.025)}
+    assert found.points(16)[0].empty
+
+
+def test_the_sentence_says_who_is_first_and_where_the_cnn_stands(found):
+    assert found.row(1)["text"] == ("On mine, with one image at a time, first are: softmax, xca in eager float32. "
+                                    "ResNet-50 is slower than softmax attention in eager float32.")
+    assert "nobody, for want of quiet rounds" in found.row(16)["text"]
+
+
+def test_nobody_has_run_it(tmp_path, monkeypatch):
+    for root in ("edition_root", "results_root"):
+        monkeypatch.setattr(results, root, lambda: tmp_path)
+    with pytest.raises(LookupError, match="`python -m medbench runtimes --record 12_runtimes` makes them"):
+        orders.orders("cpu")
