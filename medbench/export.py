@@ -230,7 +230,7 @@ def _onnxruntime(module, x, dtype, threads, folder) -> Built:
     precision = {"tensor(float)": "float32"}.get(session.get_inputs()[0].type, session.get_inputs()[0].type)
     return Built(lambda x: torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0]),
                  {"precision": precision, "threads": session.get_session_options().intra_op_num_threads,
-                  "weights": dtype, "version": onnxruntime.__version__}, spared)
+                  "weight_dtype": dtype, "version": onnxruntime.__version__}, spared)
 
 
 def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
@@ -246,7 +246,7 @@ def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
         raise NotSupported(f"OpenVINO was asked for {wanted} and reports {said}: this processor has no {wanted}")
     request = compiled.create_infer_request()
     return Built(lambda x: torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0]),
-                 {"precision": {"f32": "float32", "bf16": "bfloat16"}[said], "weights": dtype, "fusions": fusions,
+                 {"precision": {"f32": "float32", "bf16": "bfloat16"}[said], "weight_dtype": dtype, "fusions": fusions,
                   "threads": compiled.get_property("INFERENCE_NUM_THREADS"), "version": openvino.__version__}, spared)
 
 

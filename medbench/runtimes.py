@@ -84,7 +84,7 @@ def measure(models: dict[str, nn.Module], runtime: str, dtype: str, input_size: 
 
 def alone(runtime: str, dtype: str, batch: int, rows: dict[str, list[dict]]) -> Group:
     """The group of the best runtimes where one runtime is the best for every model: that runtime's, not timed again."""
-    return Group(BEST, dtype, batch, rows, f"Every model was fastest in {runtime}, so the times are those of {runtime}.")
+    return Group(BEST, dtype, batch, rows, f"Every model was fastest in {runtime}, so its times are those of the best.")
 
 
 def _exactly(model: nn.Module, x: Tensor) -> Tensor:

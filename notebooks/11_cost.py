@@ -106,8 +106,9 @@ trap.frame().round(3)
 
 # %% [markdown]
 # {sentence}`11_cost:trap.softmax.counters` A share of zero means that the counter agrees with the closed form. Where a
-# counter misses the mixing, softmax attention looks as cheap as the mechanisms that were made to be cheaper. The ranking of a whole paper can hang on this. Two cures: count on torch's `meta` device, where
-# nothing runs and the operator is taken apart, or hand the counter a rule for the operator. The first exercise does that.
+# counter misses the mixing, softmax attention looks as cheap as the mechanisms that were made to be cheaper. The ranking
+# of a whole paper can hang on this. Two cures: count on torch's `meta` device, where nothing runs and the operator is
+# taken apart, or hand the counter a rule for the operator. The first exercise does that.
 #
 # ## How the image size changes it
 #

@@ -21,8 +21,8 @@ def rows(ms, rank, verdict, batch=1, dtype="float32", runtime="eager", reason=No
     found += [{"quantity": "intensity", "value": FLOP / BYTE, "unit": "1",
                "context": {"matrix_rate": 2e11, "bandwidth": 3e10}},
               {"quantity": "moved", "value": BYTE, "unit": "byte"}] if ms else []
-    return [{"reason": None if row.get("value") is not None or row.get("text") else reason, **row, "suffix": f"b{batch}",
-             "context": row.get("context", {}) | context} for row in found]
+    return [{"reason": None if row.get("value") is not None or row.get("text") else reason, **row,
+             "suffix": f"b{batch}", "context": row.get("context", {}) | context} for row in found]
 
 
 @pytest.fixture
@@ -47,9 +47,10 @@ def test_a_cell_has_the_rank_and_the_time(found):
     page = found.page(1)
     assert page.loc[("eager", "float32")].to_dict() == {"softmax": "1 (40)", "xca": "1 (41)", "resnet50": "3 (200)"}
     assert page.loc[(runtimes.BEST, "float32"), "xca"] == "1 (25)"
-    assert page.loc[(runtimes.BEST, "float32"), "resnet50"] == page.loc[("onnxruntime", "bfloat16"), "xca"] == "-"
+    assert page.loc[(runtimes.BEST, "float32"), "resnet50"] == "-"
+    assert page.loc[("onnxruntime", "bfloat16"), "xca"] == "not installed"
     assert list(page.index) == [("eager", "float32"), (runtimes.BEST, "float32"), ("onnxruntime", "bfloat16")]
-    assert found.missing() == ["onnxruntime bfloat16: not installed: x"]
+    assert found.missing() == ["onnxruntime bfloat16 (softmax, xca): not installed: x"]
 
 
 def test_a_model_without_a_rank_still_has_its_time(found):
@@ -83,9 +84,24 @@ def test_points_under_the_roof_have_the_rate_that_was_measured(found):
 
 
 def test_the_sentence_says_who_is_first_and_where_the_cnn_stands(found):
-    assert found.row(1)["text"] == ("On mine, with one image at a time, first are: softmax, xca in eager float32. "
-                                    "ResNet-50 is slower than softmax attention in eager float32.")
+    assert found.row(1)["text"] == (
+        "On mine, with one image at a time, first are: softmax, xca in eager float32. ResNet-50 is slower than softmax "
+        "attention in eager float32. One and the same model takes up to 1.0 times as long in one runtime and number "
+        "type as in another; within one of them the slowest mechanism takes up to 1.0 times as long as the fastest.")
+    found.lines.append({"runtime": "compile", "dtype": "float32", "batch": 1, "model": "xca", "latency_ms": 10.0})
+    found.lines.append({"runtime": "compile", "dtype": "float32", "batch": 1, "model": "softmax", "latency_ms": 30.0})
+    assert found.spreads(1) == (pytest.approx(4.1), pytest.approx(3.0)) and found.spreads(16) == (1.0, 1.0)
     assert "nobody, for want of quiet rounds" in found.row(16)["text"]
+
+
+def test_without_a_run_of_the_best_each_model_has_its_fastest_time_and_no_rank(found, tmp_path):
+    for path in tmp_path.glob("mine/*.json"):
+        file = results.read(path)
+        kept = [r for r in file.records if not r.name.startswith("runtime.best.")]
+        path.write_text(file.model_copy(update={"records": kept}).model_dump_json())
+    again = orders.orders("cpu")
+    assert again.page(1).loc[(runtimes.BEST, "float32"), "xca"] == "? (41)"
+    assert again.best_page(1).loc["xca", ("float32", "runtime")] == "eager" and len(again.points(1)[0]) == 3
 
 
 def test_nobody_has_run_it(tmp_path, monkeypatch):

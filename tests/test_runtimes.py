@@ -122,6 +122,13 @@ def test_the_command_measures_each_group_once_and_records_it(command):
     assert found.context["weights"] == "untrained, seed 0" and found.context["preset"] == "smoke"
 
 
+def test_what_a_runtime_reports_does_not_hide_that_its_group_is_recorded(command):
+    pytest.importorskip("onnxruntime")
+    for wanted in ([("onnxruntime", "float32", 1)], []):
+        _, measured, _ = command("--record", "12_runtimes", runtime="onnxruntime", dtype="float32", models="none")
+        assert measured == wanted
+
+
 def test_each_model_is_timed_again_in_the_runtime_that_was_best_for_it(command, monkeypatch):
     monkeypatch.setitem(export.RUNTIMES, "twin", export.RUNTIMES["eager"])
     monkeypatch.setattr(runtimes, "best", lambda *_: {"none": "eager", "softmax": "twin"})

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import runtimes
-from ..config import ALL_MODELS
+from ..config import ALL_MODELS, MECHANISMS
 from ..export import DTYPES, RUNTIMES
 from .timings import recorded
 
-FEW = "-"                    # for a model that could not be timed, or whose rank nobody knows
+FEW = "-"                    # where nobody asked
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Orders:
         return found
 
     def page(self, batch: int):
-        """One row a runtime and dtype, one column a model: its rank, ties share one, and its median in ms."""
+        """One row a runtime and dtype, one column a model: rank (ties share one) and median in ms, or why not."""
         import pandas as pd
 
         def cell(line: dict | None) -> str:
             if line is None or line["latency_ms"] is None:
-                return FEW
+                return FEW if line is None else line["reason"].split(":")[0].split(" by ")[0]
             return f"{int(line['rank']) if line['rank'] else '?'} ({_ms(line['latency_ms'])})"
         found = self.of(batch) | self.of(batch, best=True)
         found = {key: found[key] for key in sorted(found, key=_place)}
@@ -47,17 +47,22 @@ class Orders:
         return table.fillna(FEW)
 
     def missing(self) -> list[str]:
-        """Why there is nothing for some runtime and dtype, each reason once."""
+        """Why there is nothing for some models, each reason once with its runtimes, number types and models."""
         found = {}
-        for runtime, dtype, _ in self.rows:
-            own = [line for line in self.lines if (line["runtime"], line["dtype"]) == (runtime, dtype)]
-            if all(line["latency_ms"] is None for line in own):
-                found[f"{runtime} {dtype}: {own[0]['reason']}"] = None
-        return list(found)
+        for line in self.lines:
+            if line["latency_ms"] is None:
+                where = found.setdefault(line["reason"], {}).setdefault(f"{line['runtime']} {line['dtype']}", {})
+                where[line["model"]] = None
+        models = {line["model"] for line in self.lines}
+
+        def who(where: dict) -> str:
+            return ", ".join(f"{place} ({', '.join(names)})" if len(names) < len(models) else place
+                             for place, names in where.items())
+        return [f"{who(where)}: {reason}" for reason, where in found.items()]
 
     def checks_page(self, batch: int):
-        """One row a runtime and dtype: how wrong the worst model is, how often the least faithful one decides as in eager
-        float32, and the longest that a model took to be exported and to answer first."""
+        """One row a runtime and dtype: how wrong the worst model is, how often the least faithful one decides as in
+        eager float32, and the longest that a model took to be exported and to answer first."""
         import pandas as pd
         rows = {}
         for key, group in self.of(batch).items():
@@ -102,8 +107,18 @@ class Orders:
                                   "rate": done / found["latency"]["value"] * 1000})
         return pd.DataFrame(table), peaks, bandwidth
 
+    def spreads(self, batch: int) -> tuple[float, float]:
+        """Times over times, the largest there are: one model in its slowest over its fastest runtime and dtype; the
+        slowest mechanism over the fastest in one runtime and dtype. 1 where there is nothing to compare."""
+        groups = [{name: line["latency_ms"] for name, line in group.items() if line["latency_ms"] is not None}
+                  for group in self.of(batch).values()]
+        by_model = [[group[name] for group in groups if name in group] for name in ALL_MODELS]
+        by_runtime = [[group[name] for name in MECHANISMS if name in group] for group in groups]
+        return tuple(max((max(own) / min(own) for own in each if own), default=1.0) for each in (by_model, by_runtime))
+
     def row(self, batch: int) -> dict:
-        """Who comes first in each runtime, and where ResNet-50 stands beside softmax attention, as a sentence."""
+        """Who comes first in each runtime, where ResNet-50 stands beside softmax attention, and whether the runtime or
+        the mechanism matters more, as sentences."""
         first, beside = {}, {}
         for (runtime, dtype), group in self.of(batch).items():
             where = f"{runtime} {dtype}"
@@ -117,8 +132,12 @@ class Orders:
                         for verdict in words if verdict in beside)
         images = "one image" if batch == 1 else f"{batch} images"
         text = f"On {self.device}, with {images} at a time, first are: {said or 'nobody, for want of quiet rounds'}."
-        return {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}",
-                "text": text + (f" ResNet-50 is {cnn}." if cnn else "")}
+        text += f" ResNet-50 is {cnn}." if cnn else ""
+        runtime, mechanism = self.spreads(batch)
+        text += (f" One and the same model takes up to {runtime:.1f} times as long in one runtime and number type as "
+                 f"in another; within one of them the slowest mechanism takes up to {mechanism:.1f} times as long as "
+                 f"the fastest.")
+        return {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}", "text": text}
 
 
 def orders(device="auto") -> Orders:
@@ -128,8 +147,24 @@ def orders(device="auto") -> Orders:
     """
     file = recorded("12_runtimes", device)
     found = runtimes.recorded(file.records)
+    found = _best_unranked(found) | found
     rows = {key: found[key] for key in sorted(found, key=_place)}
-    return Orders(file.device, [line for key, group in rows.items() for line in runtimes.lines(*key, group)], rows)
+    return Orders(file.device, _lines(rows), rows)
+
+
+def _lines(rows: dict) -> list[dict]:
+    return [line for key, group in rows.items() for line in runtimes.lines(*key, group)]
+
+
+def _best_unranked(found: dict) -> dict:
+    """Groups of the best runtimes, put together from different runs: so their models have no rank."""
+    lines, best = _lines(found), {}
+    for dtype, batch in {key[1:] for key in found}:
+        best[runtimes.BEST, dtype, batch] = {
+            model: [row | ({"value": None, "reason": "timed in different runs"} if row["quantity"] == "rank" else {})
+                    for row in found[runtime, dtype, batch][model]]
+            for model, runtime in runtimes.best(lines, batch, dtype).items()}
+    return {key: group for key, group in best.items() if group}
 
 
 def _place(key: tuple) -> tuple[int, int]:

@@ -79,10 +79,12 @@ def ceilings(device="auto", *, dtypes: tuple[str, ...] = ("float32", "bfloat16")
     samples = {}
     with prepared([], place, threads):
         timer, draw = timer_for(place, clock), torch.Generator(place).manual_seed(0)
+        ways = [_matrices, _convolution] if place.type == "cpu" else [_matrices]
+
+        def rand(dtype: str, *size: int):
+            return torch.rand(*size, generator=draw, device=place).to(getattr(torch, dtype))
         for dtype in dtypes:
-            ways = [_matrices, _convolution] if place.type == "cpu" else [_matrices]
-            made = [way(side, lambda *size: torch.rand(*size, generator=draw, device=place).to(getattr(torch, dtype)))
-                    for way in ways]
+            made = [way(side, functools.partial(rand, dtype)) for way in ways]
             samples[dtype] = [rate for way in made for rate in _rates(timer, *way, budget / len(made), clock)]
         source = torch.rand(copy_byte // 4, generator=draw, device=place)
         target = torch.empty_like(source)

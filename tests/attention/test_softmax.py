@@ -28,7 +28,8 @@ def test_equals_the_equation_token_by_token():
 @pytest.mark.parametrize("dtype, gradient, keys, biases, fused", [
     (torch.float32, False, 35, 0, False), (torch.float32, True, 35, 0, True), (torch.float32, False, 35, 2, False),
     (torch.float32, True, 35, 2, False), (torch.float32, True, 35, 1, False), (torch.float32, False, 35, 1, False),
-    (torch.float32, False, 1872, 0, False), (torch.float32, False, 1873, 0, True), (torch.float32, False, 1873, 2, True),
+    (torch.float32, False, 1872, 0, False), (torch.float32, False, 1873, 0, True),
+    (torch.float32, False, 1873, 2, True),
     (torch.bfloat16, False, 35, 2, True), (torch.bfloat16, True, 35, 0, False), (torch.bfloat16, False, 257, 2, True),
     (torch.bfloat16, False, 256, 2, False), (torch.bfloat16, False, 256, 0, False),
     (torch.bfloat16, True, 257, 0, False), (torch.bfloat16, True, 1024, 0, True)])
