@@ -194,7 +194,9 @@ def _kept(found, to: Path | None, about: dict, title: str) -> dict:
     print(f"{title}: {found.text}", file=sys.stderr)
     name = f"runtime.{found.runtime}.{found.dtype}"
     for model, rows in found.rows.items() if to else ():
-        results.record(f"{name}.{model}", rows, to=to, **about[model])
+        rows = [row | ({"context": row["context"] | about[model]} if row["quantity"] == "runtime" else {})
+                for row in rows]
+        results.record(f"{name}.{model}", rows, to=to)
     [placed] = every.ranking(found.lines())
     rows = [{"quantity": "conclusion", "value": None, "unit": "1", "text": found.text},
             {"quantity": "order", "value": None, "unit": "1", "text": placed["order"], "reason": placed["reason"]}]
@@ -209,11 +211,10 @@ def _recorded(to, runtime, dtype, batch, group, about) -> dict | None:
     from . import runtimes as every
     records = results.read(to).records if to.exists() else []
     found = every.recorded(records).get((runtime, dtype, batch), {})
-    found = {name: [row for row in found.get(name, []) if about[name].items() <= row["context"].items()]
-             for name in group}
+    found = {name: found.get(name, []) for name in group}
     done = {name: {row["quantity"]: row for row in rows} for name, rows in found.items()}
-    whole = all("runtime" in rows and not (rows["latency"]["reason"] or "").startswith("not installed")
-                for rows in done.values())
+    whole = all("runtime" in rows and about[name].items() <= rows["runtime"]["context"].items()
+                and not (rows["latency"]["reason"] or "").startswith("not installed") for name, rows in done.items())
     names = [r.context.get("models") for r in records if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]
     return found if whole and names == [sorted(group)] else None
 

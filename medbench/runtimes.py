@@ -27,7 +27,7 @@ from .latency.timing import median_interval, milliseconds, resampled
 
 BEST = "best"                # the name of the group in which each model has its own runtime
 REFERENCE = "softmax"
-SAMPLES = 60                 # raw times kept with a record
+SAMPLES = 40                 # raw times kept with a record
 RATE_SECONDS = 3.0           # for the device's ceilings, before each group
 ROW = {"quantity", "value", "unit", "low", "high", "n", "samples", "text", "reason", "context"}   # of a record
 
@@ -132,11 +132,12 @@ def order(table: list[dict]) -> str | None:
 
 # --------------------------------------------------------------------------------------------- rows of one model
 def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | None, model: nn.Module) -> list[dict]:
-    """Everything about one model in one runtime, as rows for `results.record`; what is missing with its reason."""
+    """What is wanted of one model in one runtime, as rows for `results.record`; what is missing with its reason. A file
+    holds some two hundred of these, so what follows from other rows is left out."""
     seconds = timing.median if timing else None
     why = made.reason or (timing.reason if timing else None) or "not timed"
     first = made.seconds.get("first_call")
-    rows = [_thinned(row) for row in timing.rows() if row["quantity"] not in ("first_call", "output_error")] \
+    rows = [_thinned(row) for row in timing.rows() if row["quantity"] in ("latency", "latency_ratio", "verdict")] \
         if timing else [_row(*missing, why) for missing in (("latency", None, "ms"), ("latency_ratio", None, "1"),
                                                             ("verdict", None, "1"))]
     rows += _roof(made, model, limits, seconds, why)
@@ -145,8 +146,8 @@ def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | Non
              _row("first_call", milliseconds(first), "ms", why),
              same.row("class_agreement") if same else
              _row("class_agreement", None, "1", "no images were given" if made.run else why),
-             {"quantity": "runtime", "value": None, "unit": "1", "text": made.runtime}]
-    context = {"batch": made.input_size[0], "dtype": made.dtype, "runtime": made.runtime} | made.reported
+             {"quantity": "runtime", "value": None, "unit": "1", "text": made.runtime, "context": made.reported}]
+    context = {"batch": made.input_size[0], "dtype": made.dtype, "runtime": made.runtime}
     return [row | {"suffix": f"b{made.input_size[0]}", "context": row.get("context", {}) | context}
             for row in rows]
 
@@ -164,7 +165,8 @@ def _roof(made: Exported, model: nn.Module, limits: Ceilings | None, seconds: fl
         return [_row("roofline_share", None, "1", reason)]
     found = latency.roofline(cost.profile(model, made.input_size), limits, dtype=made.dtype, latency=seconds)
     rates = {"matrix_rate": limits.flops[made.dtype], "bandwidth": limits.bandwidth}
-    return [row | {"context": row["context"] | rates} for row in found.rows()]
+    return [row | {"context": row["context"] | rates} for row in found.rows()
+            if row["quantity"] in ("roofline_share", "intensity", "moved")]
 
 
 def _thinned(row: dict) -> dict:

@@ -77,7 +77,7 @@ def test_a_group_has_a_row_for_every_model_and_says_why_one_is_missing(monkeypat
 
 def test_samples_are_thinned_evenly_and_said():
     row = runtimes._thinned({"quantity": "latency", "samples": list(range(1000)), "context": {}})
-    assert len(row["samples"]) == 60 and row["samples"][0] == 0 and row["samples"][-1] == 999
+    assert len(row["samples"]) == runtimes.SAMPLES and row["samples"][0] == 0 and row["samples"][-1] == 999
     assert row["context"] == {"samples_of": 1000}
 
 
@@ -117,7 +117,7 @@ def test_the_command_measures_each_group_once_and_records_it(command):
     assert len(measured) == 2
     _, measured, _ = command("--record", "12_runtimes", models="none,linformer")
     assert len(measured) == 2
-    found = results.find("runtime.eager.float32.softmax.latency.b1", chapter="12_runtimes",
+    found = results.find("runtime.eager.float32.softmax.runtime.b1", chapter="12_runtimes",
                          roots=(results.results_root(),))
     assert found.context["weights"] == "untrained, seed 0" and found.context["preset"] == "smoke"
 
@@ -158,6 +158,6 @@ def test_trained_runs_are_taken_where_they_are_named(command, tmp_path, monkeypa
     [row] = commands.train(["fastformer"], "smoke", "phantom", None, 0, "cpu", options)
     table, _, _ = command("--run", row["run"], "--record", "12_trained", dtype="float32")
     assert {line["model"] for line in table} == {"fastformer"}
-    found = results.find("runtime.eager.float32.fastformer.latency.b1", chapter="12_trained",
+    found = results.find("runtime.eager.float32.fastformer.runtime.b1", chapter="12_trained",
                          roots=(results.results_root(),))
     assert found.context["weights"] == f"trained, run {row['run']}"
