@@ -289,14 +289,9 @@ def _matmul_handle(inputs, outputs) -> int:
     return math.prod(_shapes(outputs)[0]) * _shapes(inputs)[0][-1]
 
 
-def _baddbmm_handle(inputs, outputs) -> int:
-    """As above, of the first factor: the first operand is what is added."""
-    return math.prod(_shapes(outputs)[0]) * _shapes(inputs[1:2])[0][-1]
-
-
 def _mean_handle(inputs, outputs) -> int:
     return math.prod(_shapes(inputs[:1])[0]) * POOL
 
 
 _HANDLES = {"aten::scaled_dot_product_attention": _attention_handle, "aten::matmul": _matmul_handle,
-            "aten::baddbmm": _baddbmm_handle, "aten::mean": _mean_handle}
+            "aten::mean": _mean_handle}

@@ -9,9 +9,8 @@ finished steps and hands them back as `done` goes on where he was. Before a step
 the last points and the multiply-adds, its memory is counted on torch's `meta` device: what does not fit is left out,
 and its point says why.
 
-Softmax is the layer of the models: `scaled_dot_product_attention`, whose fused kernel never forms the N x N matrix, so
-that its memory grows with N alone; and for few tokens, where that is quicker on a CPU, the equation spelt out.
-`softmax_written_out` always forms that matrix, as in models of 2022 and before.
+Softmax is `scaled_dot_product_attention`, whose fused kernel never forms the N x N matrix: its memory grows with N
+alone. `softmax_written_out` is the same layer with that matrix formed, as in models of 2022 and before.
 """
 
 from __future__ import annotations

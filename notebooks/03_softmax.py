@@ -405,8 +405,8 @@ check("softmax.crossover_tokens", crossover_tokens)
 #   The study's figure for this model is {value}`study-2022/11_cost:cost.softmax.macs_fvcore|.2f G`.
 # - The parameters in its table belong to a classifier with 1,000 classes. Chapter 02 reproduces them.
 # - The two settings of this mechanism, `faithful` and `seed`, compute the same thing: there was nothing to repair.
-# - A trap for whoever counts: on a CPU some counters see fused attention as nothing at all, which makes softmax look as
-#   cheap as its efficient replacements. Chapter 11 shows the trap and the way round it.
+# - A trap for whoever counts: on a CPU some counters see fused attention as nothing at all, which makes softmax the
+#   cheapest model of the table. Chapter 11 shows the trap and the way round it.
 #
 # ## Further reading
 #

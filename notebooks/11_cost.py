@@ -94,9 +94,8 @@ pd.Series({name: equal(name) for name in names if name != "resnet50"}, name="cou
 # %% [markdown]
 # ## The trap
 #
-# A modern framework runs softmax attention as one operator, here wherever tokens are many. A counter that does not know
-# this operator sees nothing of it. We ask the installed counters about the softmax model, each once as it comes and once
-# with care.
+# A modern framework runs softmax attention as one operator. A counter that does not know this operator sees nothing.
+# We ask the installed counters about the softmax model, each once as it comes and once with care.
 
 # %%
 trap = mb.cost.counters(models["softmax"], size)
@@ -106,9 +105,9 @@ trap.frame().round(3)
 
 # %% [markdown]
 # {sentence}`11_cost:trap.softmax.counters` A share of zero means that the counter agrees with the closed form. Where a
-# counter misses the mixing, softmax attention looks as cheap as the mechanisms that were made to be cheaper. The ranking
-# of a whole paper can hang on this. Two cures: count on torch's `meta` device, where nothing runs and the operator is
-# taken apart, or hand the counter a rule for the operator. The first exercise does that.
+# counter misses the mixing, softmax attention looks as cheap as no mixing at all, and it comes out as the cheapest
+# mechanism of the table. The ranking of a whole paper can hang on this. Two cures: count on torch's `meta` device, where
+# nothing runs and the operator is taken apart, or hand the counter a rule for the operator. The first exercise does that.
 #
 # ## How the image size changes it
 #

@@ -26,10 +26,8 @@ def test_equals_the_equation_token_by_token():
 
 
 @pytest.mark.parametrize("dtype, gradient, keys, biases, fused", [
-    (torch.float32, False, 35, 0, False), (torch.float32, True, 35, 0, True), (torch.float32, False, 35, 2, False),
-    (torch.float32, True, 35, 2, False), (torch.float32, True, 35, 1, False), (torch.float32, False, 35, 1, False),
-    (torch.float32, False, 1872, 0, False), (torch.float32, False, 1873, 0, True),
-    (torch.float32, False, 1873, 2, True),
+    (torch.float32, False, 35, 0, True), (torch.float32, True, 35, 0, True), (torch.float32, False, 35, 2, True),
+    (torch.float32, True, 35, 2, False), (torch.float32, True, 35, 1, False), (torch.float32, False, 35, 1, True),
     (torch.bfloat16, False, 35, 2, True), (torch.bfloat16, True, 35, 0, False), (torch.bfloat16, False, 257, 2, True),
     (torch.bfloat16, False, 256, 2, False), (torch.bfloat16, False, 256, 0, False),
     (torch.bfloat16, True, 257, 0, False), (torch.bfloat16, True, 1024, 0, True)])
@@ -48,14 +46,6 @@ def test_fused_or_written_out_it_is_the_equation(dtype, gradient, keys, biases, 
     mixed = attend(q, k, v, bias=b)
     assert bool(calls) == fused and mixed.requires_grad == gradient
     torch.testing.assert_close(mixed.detach().double(), exact, rtol=0, atol=1e-5 if dtype == torch.float32 else 0.03)
-
-
-@pytest.mark.parametrize("queries, fused", [(196, False), (197, True)])
-def test_few_keys_are_not_enough_in_float32(queries, fused, monkeypatch):
-    calls, whole = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or whole(*a, **k))
-    attend(*(torch.randn(1, 3, n, 4) for n in (queries, 8, 8)))
-    assert bool(calls) == fused
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
