@@ -86,14 +86,22 @@ def contests(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16"), second
 
     Args: `seconds` for each contest of layers, `PYRAMID_TIMES` as long for pyramids; the rest as `compare`.
     """
+    for peer, shape, batch, dtype, backward in cases(mechanisms, batches, dtypes):
+        times = PYRAMID_TIMES if shape == PYRAMID else 1
+        yield compare(peer, shape, batch, dtype, backward, seconds=times * seconds, **protocol)
+
+
+def cases(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16")) -> list[tuple]:
+    """(peer, shape, batch, dtype, backward) of every contest, in their order."""
     passes = [(batch, False) for batch in batches] + [(max(batches), True)]
-    for peer in (*PEERS, SWIN):
-        if peer.mechanism in mechanisms and installed(peer):
-            for shape in (PYRAMID,) if peer is SWIN else SHAPES:
-                for dtype in dtypes:
-                    for batch, backward in passes:
-                        yield compare(peer, shape, batch, dtype, backward, **protocol,
-                                      seconds=seconds * (PYRAMID_TIMES if shape == PYRAMID else 1))
+    return [(peer, shape, batch, dtype, backward)
+            for peer in (*PEERS, SWIN) if peer.mechanism in mechanisms and installed(peer)
+            for shape in ((PYRAMID,) if peer is SWIN else SHAPES) for dtype in dtypes for batch, backward in passes]
+
+
+def units(mechanisms, batches=(1, 16), dtypes=("float32", "bfloat16")) -> int:
+    """How many times the seconds of one contest of layers all contests take."""
+    return sum(PYRAMID_TIMES if shape == PYRAMID else 1 for _, shape, *_ in cases(mechanisms, batches, dtypes))
 
 
 def _candidate(layer: nn.Module, dtype: str, backward: bool) -> latency.Candidate:

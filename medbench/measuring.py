@@ -21,7 +21,7 @@ from .models import build_model, input_size
 
 
 # --------------------------------------------------------------------------------------------- costs
-def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
+def cost(models: dict, batch: int, chapter: str | None, device: str = "auto") -> list[dict]:
     """What each model costs, one row each; its records if a chapter is named."""
     rows = []
     for name, model in models.items():
@@ -30,7 +30,7 @@ def cost(models: dict, batch: int, chapter: str | None) -> list[dict]:
                      "flops": costs.flops, "mixing_macs": costs.mixing_macs,
                      "activation_memory_byte": 4 * costs.activation_elements})
         if chapter:
-            results.record(f"cost.{name}", costs, to=results.here(chapter), **_about(model.config))
+            results.record(f"cost.{name}", costs, to=results.here(chapter, device), **_about(model.config))
     return rows
 
 
@@ -151,7 +151,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
                 for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
                     chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
                     group = {name: model for name, model in models.items() if chosen is None or name in chosen}
-                    rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about)
+                    rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about, chosen)
                     title = f"{runtime} {dtype} b{batch}"
                     if group and rows is None:
                         if len(only := set((chosen or {}).values())) == 1:
@@ -206,13 +206,15 @@ def _kept(found, to: Path | None, about: dict, title: str) -> dict:
     return found.rows
 
 
-def _recorded(to, runtime, dtype, batch, group, about) -> dict | None:
+def _recorded(to, runtime, dtype, batch, group, about, chosen) -> dict | None:
     """The rows of a group that was recorded for these models and weights; None if any is missing or was not there."""
     from . import runtimes as every
     records = results.read(to).records if to.exists() else []
     found = every.recorded(records).get((runtime, dtype, batch), {})
     found = {name: found.get(name, []) for name in group}
     done = {name: {row["quantity"]: row for row in rows} for name, rows in found.items()}
+    if chosen and any(rows.get("runtime", {}).get("text") != chosen[name] for name, rows in done.items()):
+        return None                                          # another runtime has become the best since
     whole = all("runtime" in rows and about[name].items() <= rows["runtime"]["context"].items()
                 and not (rows["latency"]["reason"] or "").startswith("not installed") for name, rows in done.items())
     names = [r.context.get("models") for r in records if r.name == f"runtime.{runtime}.{dtype}.order.b{batch}"]

@@ -9,6 +9,7 @@ column everywhere. Beside them lie the diary, from which the same command goes o
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from . import config, cost, latency, measuring, records, results
+from . import config, contests, cost, latency, measuring, records, results
 from .book import timings
 from .checks import in_range
 from .export import DTYPES, RUNTIMES
@@ -29,69 +30,91 @@ from .models import build_model, input_size
 
 DIARY, SUMMARY = "diary.json", "summary.md"
 MOST_BYTE, MOST_FILES = 2_000_000, 8         # of a report in all
+STEP_BYTE = 150_000                          # that one step may add
+SAMPLES = 40                                 # raw times kept of each model
 SAID = ("conclusion", "self_test", "mean_ratio")                     # records whose sentences stand in the summary
 GPU_BATCHES = (1, 16, 64, 256)
-SHARE = 12                                   # a step's timing takes this part of the budget at most
-OVERHEAD = {"runtimes": 60.0, "compile": 240.0, "latency": 20.0}     # seconds around the timing, until some are known
+LEAST_SECONDS = 5.0                          # of a timing; with less a step does not start
+COMPARISONS = 100                            # of the self-test
+SHARE = 12                                   # the timing of one group takes this part of the budget at most
+AROUND = {"cpu": (20.0, 1.5), "cuda": (20.0, 0.0)}   # seconds around a timing: in all, and for each image of the batch
+EXPORTED, COMPILED = 40.0, 220.0             # and more for a group that is exported, or compiled
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to measure: `run(seconds)` records it, timing for that long; `kind`: whose overhead it shares."""
+    """One thing to measure: `run(seconds)` records it, timing for that long, and may return why it is not complete.
+
+    `around`: seconds beside the timing, as long as no step of the same `kind` was done; `whole`: it takes all its
+    seconds, or does not start.
+    """
 
     name: str
     kind: str
     seconds: float
-    run: Callable[[float], object]
+    run: Callable[[float], str | None]
+    around: float = 10.0
+    whole: bool = False
 
 
 # --------------------------------------------------------------------------------------------- the plan
 def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
     """What there is to measure on a device, the most important first.
 
-    Costs; latency of the large models at every batch, with the device's limits; memory and energy; the small models;
-    every runtime; the protocol's self-test; growing sizes; other people's layers (on a CPU).
+    Costs; latency of the large models at every batch, with the device's limits; memory; the small models; every
+    runtime; energy (on a GPU); the protocol's self-test; growing sizes; other people's layers (on a CPU).
     """
-    gpu, seconds = resolve_device(device).type == "cuda", min(profile.latency_seconds, max(5.0, budget / SHARE))
+    kind, seconds = resolve_device(device).type, min(profile.latency_seconds, max(5.0, budget / SHARE))
+    gpu = kind == "cuda"
     models = functools.cache(lambda preset: {name: build_model(name, preset) for name in config.ALL_MODELS})
     large, batches = profile.cost_preset, GPU_BATCHES if gpu else profile.latency_batches
 
-    def times(preset: str, batch: int, dtype: str) -> Callable[[float], object]:
+    def times(preset: str, batch: int, dtype: str) -> Callable[[float], None]:
         return lambda s: _latency(models(preset), batch, dtype, profile, device, s)
-    steps = [Step("costs", "costs", 5.0, lambda s: measuring.cost(models(large), 1, "11_cost"))]
-    steps += [Step(f"latency {dtype} b{batch}", "latency", seconds, times(large, batch, dtype))
-              for dtype in ("float32", "bfloat16") for batch in batches]
-    steps += [Step("memory", "memory", 40.0, lambda s: _memory(models(large), device))]
-    steps += [Step("energy", "energy", 8 * seconds, lambda s: _energy(models(large), device, s))] if gpu else []
-    steps += [Step("small models b1", "latency", seconds, times(profile.preset, 1, "float32"))]
-    return steps + _runtimes(models, large, batches, device, seconds) + _slow(models, device, gpu, seconds)
+    steps = [Step("costs", "costs", 20.0, lambda s: _costs(models(large), device), whole=True)]
+    steps += [Step(f"latency {dtype} b{batch}", f"latency b{batch}", seconds, times(large, batch, dtype),
+                   _around(kind, batch)) for dtype in ("float32", "bfloat16") for batch in batches]
+    steps += [Step("memory", "memory", 60.0, lambda s: _memory(models(large), device), whole=True)]
+    steps += [Step("small models b1", "small", seconds, times(profile.preset, 1, "float32"))]
+    steps += _runtimes(models, large, batches, device, seconds)
+    steps += [Step("energy", "energy", 2 * seconds, lambda s: _energy(models(large), device, s), 20.0)] if gpu else []
+    return steps + _slow(models, device, gpu, seconds)
+
+
+def _around(kind: str, batch: int) -> float:
+    """Seconds that a group of eight large models takes beside its timing: building, the gate, float64."""
+    once, each = AROUND[kind]
+    return once + each * batch
 
 
 def _runtimes(models, preset: str, batches, device: str, seconds: float) -> list[Step]:
     """One step a runtime, dtype and batch that this device can have."""
     kind = resolve_device(device).type
 
-    def group(runtime: str, dtype: str, batch: int) -> Callable[[float], object]:
+    def group(runtime: str, dtype: str, batch: int) -> Callable[[float], str | None]:
         return lambda s: _runtime(models(preset), runtime, dtype, batch, device, s)
-    return [Step(f"{runtime} {dtype} b{batch}", "compile" if runtime == "compile" else "runtimes", seconds / 2,
-                 group(runtime, dtype, batch))
+    return [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype, batch),
+                 _around(kind, batch) + (COMPILED if runtime == "compile" else EXPORTED))
             for batch in batches for runtime, about in RUNTIMES.items() for dtype in DTYPES
             if not {kind, dtype} & set(about.lacks)]
 
 
 def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
     """What takes minutes: the self-test, growing sizes, the peers."""
-    def test(s: float):
-        return measuring.self_test({"softmax": models("small")["softmax"]}, 1, max(1, round(s / 3.6)), 30, 3.6, device,
-                                   "12_selftest")
+    def test(s: float) -> None:
+        measuring.self_test({"softmax": models("small")["softmax"]}, 1, COMPARISONS, 30, s / COMPARISONS, device,
+                            "12_selftest")
 
-    def growing(part: str) -> Callable[[float], object]:
-        return lambda s: measuring.scaling([part], s / 8, device, False, "12_scaling")
-    parts = ("tokens", "sizes", "batches") if gpu else ("tokens", "sizes", "threads", "batches")
-    steps = [Step("self-test", "self-test", 360.0, test)]
-    steps += [Step(f"scaling {part}", "scaling", 8 * seconds, growing(part)) for part in parts]
-    peers = Step("peers", "peers", 560.0, lambda s: measuring.peers(config.MECHANISMS, (1, 16), s / 112, "12_peers"))
-    return steps if gpu else [*steps, peers]
+    def growing(part: str, sizes: int) -> Callable[[float], None]:
+        return lambda s: _grown(part, s / sizes, device)
+
+    def others(s: float) -> None:
+        measuring.peers(config.MECHANISMS, (1, 16), s / contests.units(config.MECHANISMS, (1, 16)), "12_peers")
+    parts = {"tokens": 9, "sizes": 3, "batches": 7} | ({} if gpu else {"threads": 2})
+    steps = [Step("self-test", "self-test", 3.6 * COMPARISONS, test, 30.0, whole=True)]
+    steps += [Step(f"scaling {part}", f"scaling {part}", sizes * seconds, growing(part, sizes), 5.0 * sizes)
+              for part, sizes in parts.items()]
+    return steps if gpu else [*steps, Step("peers", "peers", 690.0, others, 60.0, whole=True)]
 
 
 # --------------------------------------------------------------------------------------------- doing it
@@ -103,65 +126,78 @@ def device_report(folder: Path, *, profile: str = "full", budget: float = 540.0,
         folder: of the report, made if it is not there. profile: sizes of models and batches. budget: seconds in all.
         device: `"auto"`, `"cpu"`, `"cuda"`. clock, steps: for tests.
     Returns: one row a step: its name, `done`, `failed`, `not run`, and why.
-    Raises: ValueError: an unknown profile, no budget, a folder that holds another device's report.
+    Raises: ValueError: an unknown profile, no budget, a folder that holds another device's report or other files.
     """
     in_range("budget", budget, 1.0)
     name, folder, end = device_name(device), Path(folder), clock() + budget
     diary = read_json(folder / DIARY) or {"device": name, "profile": profile, "steps": {}}
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DIARY).exists():
+        raise ValueError(f"{folder} holds files and no report; take a new folder, or that of an earlier report")
     if (diary["device"], diary["profile"]) != (name, profile):
         raise ValueError(f"{folder} holds the report of {diary['device']} with profile {diary['profile']!r}, this is "
                          f"{name} with {profile!r}; take another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = []
+    steps, rows = plan(config.profile(profile), str(device), budget) if steps is None else steps, {}
     with environment(MEDBENCH_RESULTS=str(folder)):
-        for step in plan(config.profile(profile), str(device), budget) if steps is None else steps:
+        for step in steps:
             known = diary["steps"].get(step.name, {})
             if known.get("state") != "done":
-                known = _do(step, end - clock(), diary["steps"], clock)
+                known = _do(step, end - clock(), diary["steps"], clock, _byte(folder))
                 diary["steps"][step.name] = known
                 write_json(folder / DIARY, diary)
                 print(f"{step.name}: {known['state']} {known.get('why', '')}".rstrip(), file=sys.stderr)
-            rows.append({"step": step.name, **known})
-        (folder / SUMMARY).write_text(summary(folder / name, rows), encoding="utf-8")
-    for lock in folder.rglob("*.lock"):
+            rows[step.name] = {"step": step.name, **known}
+            (folder / SUMMARY).write_text(summary(folder / name, list(rows.values())), encoding="utf-8")
+    for lock in (folder / name).glob("*.json.lock"):
         lock.unlink()
-    _check_size(folder)
-    return rows
+    return list(rows.values())
 
 
-def _do(step: Step, left: float, done: dict, clock) -> dict:
-    """Run a step if what is left suffices for it; says how it went."""
+def _byte(folder: Path) -> int:
+    """Bytes of all files of the report."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
+    """Run a step if the budget that is left suffices for it and the report has room; says how it went."""
+    if byte > MOST_BYTE - STEP_BYTE:
+        return {"state": "not run", "kind": step.kind, "why": f"the report has {byte:,} of {MOST_BYTE:,} bytes already"}
     around = [s["seconds"] - s["timing"] for s in done.values() if s["kind"] == step.kind and s["state"] == "done"]
-    overhead = max(around, default=OVERHEAD.get(step.kind, 10.0))
-    timing = min(step.seconds, left - overhead)
-    if timing < min(step.seconds, 5.0):
-        return {"state": "not run", "kind": step.kind, "why": f"needs about {overhead + 5:.0f} s, {max(left, 0):.0f} s "
-                                                              f"of the budget are left"}
+    around = max(0.0, max(around, default=step.around))
+    timing = min(step.seconds, left - around)
+    least = step.seconds if step.whole else min(step.seconds, LEAST_SECONDS)
+    if timing < least:
+        why = f"needs about {around + least:.0f} s, {max(left, 0):.0f} s of the budget are left"
+        return {"state": "not run", "kind": step.kind, "why": why}
     started = clock()
     try:
-        step.run(timing)
-    except (RuntimeError, ValueError, ImportError) as error:         # out of memory is a RuntimeError
-        return {"state": "failed", "kind": step.kind, "why": f"{type(error).__name__}: {error}"[:300]}
+        why = step.run(timing)
+    except Exception as error:           # whatever a runtime raises: the other steps do not depend on it
+        return {"state": "failed", "kind": step.kind, "why": _without_folders(f"{type(error).__name__}: {error}")[:300]}
+    if why:
+        return {"state": "not complete", "kind": step.kind, "why": why}
     return {"state": "done", "kind": step.kind, "timing": timing, "seconds": clock() - started}
 
 
-def _check_size(folder: Path) -> None:
-    """Refuse a report that is too large to be sent around; it stays as it is."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    total = sum(path.stat().st_size for path in files)
-    if total > MOST_BYTE or len(files) > MOST_FILES:
-        raise ValueError(f"the report in {folder} has {len(files)} files of {total:,} bytes in all; wanted at most "
-                         f"{MOST_FILES} and {MOST_BYTE:,}; take a smaller profile")
+def _without_folders(text: str) -> str:
+    """A message without the folders of the paths in it, which may name a user."""
+    return re.sub(r"(?<![\w/:~])(?:~?/)?(?:[\w.+@-]+/){2,}", "", text.replace("file://", ""))
 
 
 # --------------------------------------------------------------------------------------------- the steps
+def _costs(models: dict, device: str) -> None:
+    """What each large model costs, counted."""
+    measuring.cost(models, 1, "11_cost", device)
+
+
 def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, device: str, seconds: float) -> None:
     """Times of all models at one batch, and the limits of the device, measured in the same step."""
     to, first = results.here("12_latency", device), models["softmax"]
-    limits = latency.ceilings(device, dtypes=("float32", "bfloat16"), seconds=min(6.0, seconds / 4))
+    limits = latency.ceilings(device, dtypes=(dtype,), seconds=min(6.0, seconds / 4))
     found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds,
                             dtype=dtype, device=device)
     prefix = "latency" if first.config.preset == profile.cost_preset else "trained"
+    found = dataclasses.replace(found, timings={name: _thinned(timing) for name, timing in found.timings.items()})
     results.record("device", limits, to=to, profile=profile.name)
     timings.record_times({batch: found}, to=to, prefix=prefix, preset=first.config.preset)
     costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
@@ -169,11 +205,22 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
         results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
 
 
+def _thinned(timing: latency.Timing) -> latency.Timing:
+    """The same with few of its raw times, evenly spaced; what was computed from all of them stays."""
+    step = -(-len(timing.samples) // SAMPLES) or 1
+    return dataclasses.replace(timing, samples=timing.samples[::step])
+
+
 def _memory(models: dict, device: str) -> None:
     """Peak memory of each model for one image."""
     for name, model in models.items():
         results.record(f"latency.{name}", latency.peak_memory(model, input_size(model), device=device),
                        to=results.here("12_latency", device), preset=model.config.preset)
+
+
+def _grown(part: str, seconds: float, device: str) -> None:
+    """One part of the growing sizes, so many seconds each."""
+    measuring.scaling([part], seconds, device, False, "12_scaling")
 
 
 def _energy(models: dict, device: str, seconds: float) -> None:
@@ -186,10 +233,11 @@ def _energy(models: dict, device: str, seconds: float) -> None:
         results.record(f"latency.{name}", found, to=results.here("12_latency", device), preset=model.config.preset)
 
 
-def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> None:
-    """All models in one runtime."""
-    measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0, "12_runtimes",
-                       False, device)
+def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> str | None:
+    """All models in one runtime; if its package is not installed, that."""
+    table = measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0,
+                               "12_runtimes", False, device)
+    return next((line["reason"] for line in table if (line["reason"] or "").startswith("not installed")), None)
 
 
 # --------------------------------------------------------------------------------------------- one page

@@ -124,13 +124,14 @@ timings.latency_page(first)
 #
 # The table shows summaries. Here is every single call.
 
-# %% mystnb={"image": {"alt": "Every timed call at batch 1 as a tick, one row a model, with the median as a marker; most rows are narrow bands with a few slow calls to the right."}}
+# %% mystnb={"image": {"alt": "Every timed call at batch 1 as a tick, one row a model, with the median as a marker; rows are one or two bands with single calls far from them."}}
 raw = pd.DataFrame([{"model": t.name, "samples": [1000 * s for s in t.samples]} for t in first.timings.values()])
 mb.plots.samples(raw);
 
 # %% [markdown]
-# The bands are what the machine does most of the time. Ticks far to the right are single slow calls, from whatever else the
-# machine did. The median does not mind them; a mean would.
+# Where a row falls into two bands, the machine ran at two speeds; that makes intervals wide, and it is why ratios are taken
+# within a round. Ticks far to the right are single slow calls, from whatever else the machine did. The median does not mind
+# them; a mean would.
 #
 # ## The models that were scored
 #
@@ -185,7 +186,8 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 
 # %% [markdown]
 # At batch 1 softmax attention reaches {value}`12_latency:latency.softmax.roofline_share.b1|.0%` of what the device could
-# do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. What is missing is not arithmetic.
+# do, ResNet-50 {value}`12_latency:latency.resnet50.roofline_share.b1|.0%`. Neither arithmetic nor memory at full speed
+# explains the rest.
 #
 # ## Which order do you get?
 #
@@ -202,8 +204,9 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # OpenVINO, in float32, bfloat16 and int8 (dynamic quantisation: weights are stored in int8, activations are rounded on
 # the way). Nothing is timed that does not agree with the model in float64, within what the number type allows. All
 # models of one runtime were timed in one interleaved run. A cell shows the rank, and the median in milliseconds. The
-# rank is one more than the number of models that are faster beyond doubt, so models that cannot be told apart share it.
-# The rows *best* give each model the runtime that was fastest for it.
+# rank is one more than the number of models that are faster beyond doubt. It compares models round by round, so it can
+# differ from the order of the medians, which move when the machine changes its speed. Neighbouring ranks need not differ
+# beyond doubt. The rows *best* give each model the runtime that was fastest for it.
 
 # %%
 order = orders(book.device)
@@ -217,9 +220,9 @@ print("\n".join(order.missing()) or "Every runtime was there.")
 # %% [markdown]
 # {sentence}`12_latency:runtimes.conclusion.b1`
 #
-# The order of the mechanisms is much the same in every row: Fastformer, XCA and windows in front, softmax attention and
-# Performer at the end. What changes is the time. It matters more *how* a model is run than which of these mechanisms is in
-# it. And int8? It saves time in ONNX Runtime and costs time in OpenVINO: fewer bytes are no promise.
+# Read the last two numbers again: for one image it matters more *how* a model is run than which of these mechanisms is in
+# it. The order among the mechanisms changes less: XCA is first or nearly so in every row, softmax attention and Performer
+# are mostly the last of them. And int8? It saves time in ONNX Runtime and costs time in OpenVINO: fewer bytes are no promise.
 #
 # Sixteen images at a time:
 
@@ -238,19 +241,18 @@ order.page(16)
 order.checks_page(16)
 
 # %% [markdown]
-# How near to the limit does each model come in its best runtime? The limits were measured right before each group.
+# How near to the limit does each model come in its best runtime? The limits are the best that were measured before any of
+# these groups. (Times of different runs differ on a shared machine, so compare within a table, not between tables.)
 
 # %%
 pd.concat({f"{batch} at a time": order.best_page(batch) for batch in (1, 16)})
 
-# %% mystnb={"image": {"alt": "Roofline of the device with each model in its best runtime at batch 16: filled markers for float32 just below the lower flat line, open ones for bfloat16 between the two."}}
-under, peaks, bandwidth = order.points(batch=16)
-mb.plots.roofline(under, peaks, bandwidth);
+# %% mystnb={"image": {"alt": "Roofline of the device with each model in its best runtime at batch 16: filled markers for float32 below the lower flat line, open ones for bfloat16 between the two; those of ResNet-50 are the highest."}}
+mb.plots.roofline(order.points(batch=16), *order.ceilings());
 
 # %% [markdown]
-# Filled markers belong under the lower roof, open ones under the upper. Compare with the eager table above: a good runtime
-# brings every transformer much nearer to the limit. ResNet-50 is the nearest, for almost all of its time goes into
-# convolutions. What lies between a mechanism and the roof is in no count of products: softmax, GELU, normalisation,
+# Filled markers belong under the lower roof, open ones under the upper. ResNet-50 is the nearest: convolutions are nearly
+# all it does. What lies between a mechanism and the roof is in no count of products, probably softmax, GELU, normalisation
 # and moving numbers between them. Performer, with its many exponentials, stays the farthest away.
 #
 # ## Where do they cross?
@@ -271,6 +273,8 @@ mb.results.record("crossing", timings.said(growing, "conclusion", reference="sof
 mb.plots.crossover(*timings.crossings(growing));
 
 # %% [markdown]
+# {sentence}`12_latency:crossing.conclusion`
+#
 # Open markers are where multiply-adds cross, filled ones where times do. A filled marker to the right of its open one
 # means that the mechanism needs more tokens to pay off than its arithmetic promises. The line *softmax written out* forms
 # the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
@@ -279,13 +283,13 @@ mb.plots.crossover(*timings.crossings(growing));
 # And the memory? Counted, not measured: the weights of the layer, its input, and the most that lives between its
 # operations at one moment.
 
-# %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which stay close together."}}
+# %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which rise alike."}}
 mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True, xlabel="number of tokens $N$",
                 highlight="softmax");
 
 # %% [markdown]
-# Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. What a
-# mechanism saves in memory, it saves beside code that forms the matrix.
+# Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. So memory is
+# saved only beside code that forms the matrix.
 #
 # Whole models at three image sizes, one image at a time:
 
@@ -293,13 +297,14 @@ mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True,
 timings.growth_page(growing, "sizes")
 
 # %% [markdown]
-# An efficient mechanism is a tool for many tokens. At 448 px the first stage has 4,096.
+# A layer of the first stage may have passed its crossover at 224 px; the later stages have far fewer tokens, and the
+# model is the sum. An efficient mechanism is a tool for many tokens: at 448 px the first stage has 4,096.
 #
 # ## Is our code the reason?
 #
 # A slow implementation would make a mechanism look bad. So each layer of this book was timed beside other people's layers
 # of the same mechanism: timm's, PyTorch's own, packages from PyPI. Same shapes, same weights where they fit, outputs
-# equal to the last digits, in interleaved rounds. The shapes are those of the first and the third stage, with one image
+# equal in float64, in interleaved rounds. The shapes are those of the first and the third stage, with one image
 # and with sixteen, in float32 and bfloat16, forward and, with sixteen images, with the gradient.
 
 # %%
@@ -314,7 +319,9 @@ timings.peers_page(others)
 # cases are mostly those where `nn.MultiheadAttention` takes an operator of its own for few tokens. Where ours is quicker, a
 # product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small matrix, and
 # not of the long ones. Performer and Fastformer have no row: the packages compute something else there. The
-# whole pyramid with windows gains little, for linear layers take most of its time, and these are the same on both sides.
+# whole pyramid with windows gains nothing: linear layers take most of its time, and these are the same on both sides; its
+# largest cases had time for a round or two only. So our code is not why a mechanism looks slow, as far as could be
+# compared. For Performer and Fastformer this stays open.
 #
 # ## Your device beside the others
 #

@@ -93,3 +93,11 @@ def test_standings_are_held_to_the_fastest_peer_of_the_same_function():
     assert layer["text"] == ("xca takes 0.60 of the time of the fastest peer (quick, slow) on average over 2 cases: "
                              "faster in 1, tie in 1.")
     assert contests.standings([]) == []
+
+
+def test_the_cases_and_the_time_that_they_take():
+    found = contests.cases(("xca", "window"))
+    pyramids = [case for case in found if case[1] == contests.PYRAMID]
+    assert len(pyramids) == 6 and {case[0].mechanism for case in found} == {"xca", "window"}
+    assert contests.units(("xca", "window")) == len(found) + (contests.PYRAMID_TIMES - 1) * 6
+    assert len(set(found)) == len(found)

@@ -25,15 +25,18 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "device_name", lambda device: "mine")
     clock, ran = Clock(), []
 
-    def step(name, seconds, kind="k", around=2.0, error=None):
+    def step(name, seconds, kind="k", around=2.0, error=None, why=None, **more):
         def run(timing):
             ran.append((name, timing))
             clock.now += timing + around
             if error:
                 raise error
+            if why:
+                return why
             results.record(name, {"quantity": "latency", "value": timing, "unit": "ms", "text": f"{name} done"},
                            to=results.results_root() / "mine" / "12_latency.json")
-        return Step(name, kind, seconds, run)
+            return None
+        return Step(name, kind, seconds, run, **more)
 
     def go(steps, budget, folder=tmp_path / "report"):
         ran.clear()
@@ -66,15 +69,63 @@ def test_it_goes_on_where_it_was_and_tries_again_what_failed(world):
     assert {r["name"] for r in results.load(folder).to_dict("records")} == {f"{name}.latency" for name in "abc"}
 
 
-def test_the_folder_of_another_device_is_refused_and_so_is_a_report_that_is_too_large(world, monkeypatch):
+def test_a_step_that_ends_early_does_not_lend_its_time_to_the_next(world):
     step, go = world
-    _, _, folder = go([step("a", 20)], 60.0)
-    monkeypatch.setattr(report, "MOST_BYTE", 10)
-    with pytest.raises(ValueError, match=r"has 3 files of .* bytes in all; wanted at most 8 and 10; take a smaller"):
-        go([step("a", 20)], 60.0)
+    _, ran, _ = go([step("a", 20, around=-15.0), step("b", 50)], 60.0)
+    assert ran == [("a", 20), ("b", 50)]
+    states, _, folder = go([step("a", 20, around=-15.0), step("b", 90)], 60.0)
+    assert sum(s["seconds"] for s in json.loads((folder / report.DIARY).read_text())["steps"].values()) <= 62
+
+
+def test_each_kind_has_its_own_time_around_and_some_steps_take_all_or_nothing(world):
+    step, go = world
+    states, ran, _ = go([step("a", 10, "small"), step("b", 10, "large", around=60.0)], 60.0)
+    assert ran == [("a", 10), ("b", 10)]                     # nobody knew
+    states, ran, _ = go([step("c", 10, "large"), step("d", 30, whole=True), step("e", 30)], 35.0)
+    assert states == [("c", "not run"), ("d", "not run"), ("e", "done")] and ran == [("e", 25)]
+
+
+def test_a_full_report_takes_no_more_and_says_so(world, monkeypatch):
+    step, go = world
+    monkeypatch.setattr(report, "MOST_BYTE", report.STEP_BYTE + 10)
+    states, _, folder = go([step("a", 20), step("b", 20)], 90.0)
+    assert states == [("a", "done"), ("b", "not run")]
+    assert "bytes already)" in (folder / report.SUMMARY).read_text()
+
+
+def test_what_is_not_complete_is_tried_again(world):
+    step, go = world
+    states, _, folder = go([step("a", 20, why="not installed: openvino")], 60.0)
+    assert states == [("a", "not complete")]
+    assert "- not complete: a (not installed: openvino)" in (folder / report.SUMMARY).read_text()
+    assert go([step("a", 20)], 60.0)[0] == [("a", "done")]
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), KeyError("x"), MemoryError(), ImportError("no such thing")])
+def test_no_error_of_a_step_ends_the_report(world, error):
+    step, go = world
+    assert go([step("a", 20, error=error), step("b", 5)], 60.0)[0] == [("a", "failed"), ("b", "done")]
+
+
+def test_an_error_names_no_folder(world):
+    step, go = world
+    error = RuntimeError("g++ /tmp/torchinductor_ann/ab/cabc.cpp failed, see ~/logs/x/y.txt and https://a.org")
+    _, _, folder = go([step("a", 20, error=error)], 60.0)
+    text = (folder / report.SUMMARY).read_text()
+    assert "_ann" not in text and "g++ cabc.cpp failed, see y.txt and https://a.org" in text
+
+
+def test_only_the_folder_of_a_report_is_gone_on_with(world, monkeypatch, tmp_path):
+    step, go = world
+    go([step("a", 20)], 60.0)
     monkeypatch.setattr(report, "device_name", lambda device: "other")
     with pytest.raises(ValueError, match="holds the report of mine with profile 'smoke', this is other with 'smoke'"):
         go([], 60.0)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "uv.lock").touch()
+    with pytest.raises(ValueError, match="holds files and no report"):
+        go([], 60.0, tmp_path / "work")
+    assert (tmp_path / "work" / "uv.lock").exists()
 
 
 @pytest.mark.parametrize("text, seconds", [("9m", 540), ("1h30m", 5400), ("540s", 540), ("540", 540), ("1h", 3600)])
@@ -110,3 +161,6 @@ def test_the_first_steps_record_what_chapters_11_and_12_show(tmp_path, monkeypat
     assert {"cost.softmax.macs", "device.matrix_rate.float32", "latency.xca.latency.b1", "latency.run.conclusion.b1",
             "latency.window.roofline_share.b1"} <= names
     assert f"# {folder.name}" in report.summary(folder, [])
+    samples = [record["samples"] for path in folder.glob("12*.json")
+               for record in json.loads(path.read_text())["records"] if record["quantity"] == "latency"]
+    assert samples and all(0 < len(own) <= report.SAMPLES for own in samples)

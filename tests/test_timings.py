@@ -94,7 +94,8 @@ def test_growing_sizes_come_back_from_records(places):
     page = timings.growth_page(growing, "sizes")
     memory = timings.memory_lines(growing).set_index(["model", "tokens"]).memory_mib
     assert memory["xca", 256] == pytest.approx(100 / 2**20)
-    assert page.loc["xca", 224] == "0.50 [0.50, 0.50]" and page.loc["window", 112].startswith("would need about")
+    assert page.loc["xca", "224 px"] == "0.50 [0.50, 0.50]"
+    assert page.loc["window", "112 px"].startswith("would need about")
 
 
 def test_a_device_that_did_not_run_a_model_says_so(places):

@@ -13,7 +13,7 @@ from ..config import ALL_MODELS, MECHANISMS
 from ..export import DTYPES, RUNTIMES
 from .timings import recorded
 
-FEW = "-"                    # where nobody asked
+ABSENT = "-"                 # of what was not timed, or not asked
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,19 @@ class Orders:
         return found
 
     def page(self, batch: int):
-        """One row a runtime and dtype, one column a model: rank (ties share one) and median in ms, or why not."""
+        """One row a runtime and dtype with a time, one column a model: rank and median in ms."""
         import pandas as pd
 
         def cell(line: dict | None) -> str:
             if line is None or line["latency_ms"] is None:
-                return FEW if line is None else line["reason"].split(":")[0].split(" by ")[0]
+                return ABSENT
             return f"{int(line['rank']) if line['rank'] else '?'} ({_ms(line['latency_ms'])})"
         found = self.of(batch) | self.of(batch, best=True)
-        found = {key: found[key] for key in sorted(found, key=_place)}
+        timed = [key for key in sorted(found, key=_place) if any(line["latency_ms"] for line in found[key].values())]
+        found = {key: found[key] for key in timed}
         rows = {key: {name: cell(group.get(name)) for name in _names(group)} for key, group in found.items()}
         table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
-        return table.fillna(FEW)
+        return table.fillna(ABSENT)
 
     def missing(self) -> list[str]:
         """Why there is nothing for some models, each reason once with its runtimes, number types and models."""
@@ -70,74 +71,85 @@ class Orders:
             if own:
                 same = [line["class_agreement"] for line in own if line["class_agreement"] is not None]
                 rows[key] = {"largest error (1)": f"{max(line['output_error'] for line in own):.1g}",
-                             "same decisions, at least (%)": f"{100 * min(same):.1f}" if same else FEW,
+                             "same decisions, at least (%)": f"{100 * min(same):.1f}" if same else ABSENT,
                              "export, at most (s)": f"{max(line['export_s'] for line in own):.1f}",
                              "first call, at most (ms)": _ms(max(line["first_call_ms"] for line in own))}
         return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
 
+    def ceilings(self) -> tuple[dict[str, float], float]:
+        """({dtype: FLOP/s}, byte/s), the best that was measured before any group."""
+        known = [row["context"] for group in self.rows.values() for rows in group.values() for row in rows
+                 if row["quantity"] == "intensity"]
+        dtypes = sorted({c["dtype"] for c in known}, key=DTYPES.index)
+        peaks = {dtype: max(c["matrix_rate"] for c in known if c["dtype"] == dtype) for dtype in dtypes}
+        return peaks, max((c["bandwidth"] for c in known), default=0.0)
+
+    def points(self, batch: int):
+        """Each model in its best runtime, for `plots.roofline`: DataFrame with `model`, `dtype`, `intensity`
+        (FLOP/byte), `rate` (FLOP/s) and `share` of what the ceilings allow at that intensity."""
+        import pandas as pd
+        (peaks, bandwidth), table = self.ceilings(), []
+        for (runtime, dtype, size), group in self.rows.items():
+            for name, rows in group.items() if (runtime, size) == (runtimes.BEST, batch) else ():
+                found = {row["quantity"]: row["value"] for row in rows}
+                if found.get("intensity") is None:
+                    continue
+                rate = found["intensity"] * found["moved"] / found["latency"] * 1000
+                share = rate / min(peaks[dtype], found["intensity"] * bandwidth)
+                table.append({"model": name, "dtype": dtype, "intensity": found["intensity"], "rate": rate,
+                              "share": share})
+        return pd.DataFrame(table, columns=["model", "dtype", "intensity", "rate", "share"])
+
     def best_page(self, batch: int):
         """Each model in the runtime that was fastest for it: which, median in ms, share of the roofline."""
         import pandas as pd
-        columns = {}
+        columns, shares = {}, self.points(batch).set_index(["dtype", "model"]).share
         for (_, dtype), group in self.of(batch, best=True).items():
             own = {name: line for name, line in group.items() if line["latency_ms"] is not None}
             columns[dtype, "runtime"] = {name: line["by"] for name, line in own.items()}
-            columns[dtype, "median (ms)"] = {name: _ms(line["latency_ms"]) for name, line in own.items()}
-            if any(line["roofline_share"] for line in own.values()):
-                columns[dtype, "share of the roofline (%)"] = {
-                    name: f"{100 * line['roofline_share']:.0f}" for name, line in own.items() if line["roofline_share"]}
+            columns[dtype, "ms"] = {name: _ms(line["latency_ms"]) for name, line in own.items()}
+            if dtype in shares:
+                columns[dtype, "roofline (%)"] = {name: f"{100 * share:.0f}" for name, share in shares[dtype].items()}
         table = pd.DataFrame(columns)
-        return table.reindex(_names(table.index)).fillna(FEW)
+        return table.reindex(_names(table.index)).fillna(ABSENT)
 
-    def points(self, batch: int):
-        """Under the roof with the best runtimes, for `plots.roofline`: (table of `model`, `dtype`, `intensity`, `rate`;
-        {dtype: FLOP/s}; byte/s); rates of the device are the best of those measured before each group."""
-        import pandas as pd
-        table, peaks, bandwidth = [], {}, 0.0
-        for (runtime, dtype, size), group in self.rows.items():
-            for name, rows in group.items():
-                found = {row["quantity"]: row for row in rows}
-                if found.get("intensity") is None:
-                    continue
-                peaks[dtype] = max(peaks.get(dtype, 0), found["intensity"]["context"]["matrix_rate"])
-                bandwidth = max(bandwidth, found["intensity"]["context"]["bandwidth"])
-                if (runtime, size) == (runtimes.BEST, batch):
-                    done = found["intensity"]["value"] * found["moved"]["value"]               # FLOP
-                    table.append({"model": name, "dtype": dtype, "intensity": found["intensity"]["value"],
-                                  "rate": done / found["latency"]["value"] * 1000})
-        return pd.DataFrame(table), peaks, bandwidth
-
-    def spreads(self, batch: int) -> tuple[float, float]:
-        """Times over times, the largest there are: one model in its slowest over its fastest runtime and dtype; the
-        slowest mechanism over the fastest in one runtime and dtype. 1 where there is nothing to compare."""
-        groups = [{name: line["latency_ms"] for name, line in group.items() if line["latency_ms"] is not None}
-                  for group in self.of(batch).values()]
-        by_model = [[group[name] for group in groups if name in group] for name in ALL_MODELS]
-        by_runtime = [[group[name] for name in MECHANISMS if name in group] for group in groups]
-        return tuple(max((max(own) / min(own) for own in each if own), default=1.0) for each in (by_model, by_runtime))
+    def spreads(self, batch: int) -> dict[str, float]:
+        """Times over times, the largest there are, of mechanisms: `runtime`, one in its slowest over its fastest
+        runtime in float32; `dtype`, the same over all number types too; `mechanism`, the slowest over the fastest in
+        one runtime and number type. 1 where there is nothing to compare."""
+        times = {key: {name: group[name]["latency_ms"] for name in MECHANISMS
+                       if name in group and group[name]["latency_ms"] is not None}
+                 for key, group in self.of(batch).items()}
+        single = [own for (_, dtype), own in times.items() if dtype == "float32"]
+        sets = {"runtime": [[own[name] for own in single if name in own] for name in MECHANISMS],
+                "dtype": [[own[name] for own in times.values() if name in own] for name in MECHANISMS],
+                "mechanism": [list(own.values()) for own in times.values()]}
+        return {what: max((max(own) / min(own) for own in each if own), default=1.0) for what, each in sets.items()}
 
     def row(self, batch: int) -> dict:
-        """Who comes first in each runtime, where ResNet-50 stands beside softmax attention, and whether the runtime or
-        the mechanism matters more, as sentences."""
-        first, beside = {}, {}
-        for (runtime, dtype), group in self.of(batch).items():
-            where = f"{runtime} {dtype}"
-            if names := [name for name in _names(group) if group[name]["rank"] == 1]:
-                first.setdefault(", ".join(names), []).append(where)
-            if (verdict := group.get("resnet50", {}).get("verdict")) in ("faster", "slower", "tie"):
-                beside.setdefault(verdict, []).append(where)
-        said = "; ".join(f"{names} in {', '.join(places)}" for names, places in first.items())
-        words = {"faster": "faster than", "slower": "slower than", "tie": "tied with"}
-        cnn = "; ".join(f"{words[verdict]} softmax attention in {', '.join(beside[verdict])}"
-                        for verdict in words if verdict in beside)
+        """How often each model is first, where ResNet-50 stands beside softmax attention, and what matters more, the
+        runtime or the mechanism: as sentences."""
         images = "one image" if batch == 1 else f"{batch} images"
-        text = f"On {self.device}, with {images} at a time, first are: {said or 'nobody, for want of quiet rounds'}."
-        text += f" ResNet-50 is {cnn}." if cnn else ""
-        runtime, mechanism = self.spreads(batch)
-        text += (f" One and the same model takes up to {runtime:.1f} times as long in one runtime and number type as "
-                 f"in another; within one of them the slowest mechanism takes up to {mechanism:.1f} times as long as "
-                 f"the fastest.")
-        return {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}", "text": text}
+        groups = {key: group for key, group in self.of(batch).items() if any(line["rank"] for line in group.values())}
+        found = {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}"}
+        if not groups:
+            return found | {"text": f"On {self.device}, nothing has a rank with {images} at a time."}
+        first = {name: sum(group.get(name, {}).get("rank") == 1 for group in groups.values()) for name in ALL_MODELS}
+        said = ", ".join(f"{name} in {n}" for name, n in sorted(first.items(), key=lambda one: -one[1]) if n)
+        beside = {}
+        for (runtime, dtype), group in groups.items():
+            beside.setdefault(group.get("resnet50", {}).get("verdict"), []).append(f"{runtime} {dtype}")
+        words = {"faster": "faster than softmax attention", "tie": "tied with softmax attention",
+                 "inconclusive": "not told apart from softmax attention",
+                 "slower": "slower than softmax attention"}
+        cnn = "; ".join(f"{words[v]} in {', '.join(beside[v])}" for v in words if v in beside)
+        spread = self.spreads(batch)
+        return found | {"text": (
+            f"On {self.device}, with {images} at a time, in {len(groups)} combinations of runtime and number type, "
+            f"first or sharing the first place are: {said}." + (f" ResNet-50 is {cnn}." if cnn else "") +
+            f" In float32 the runtime changes a mechanism's time up to {spread['runtime']:.1f} times, runtime and "
+            f"number type together up to {spread['dtype']:.1f} times; within one of the combinations the slowest "
+            f"mechanism takes up to {spread['mechanism']:.1f} times as long as the fastest.")}
 
 
 def orders(device="auto") -> Orders:

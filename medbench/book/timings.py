@@ -142,7 +142,8 @@ def growth_page(file: ResultFile, part: str):
             return row.reason
         return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio to softmax (1)"] = table.apply(cell, axis=1)
-    return table.pivot(index="model", columns="at", values="ratio to softmax (1)")
+    table["at"] = [f"{size:,} {scaling.PARTS[part][1]}" for size in table["at"]]
+    return table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
 
 
 def devices(batch: int = 1):
