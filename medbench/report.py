@@ -29,7 +29,7 @@ from .machine import device_name, resolve_device
 from .models import build_model, input_size
 
 DIARY, SUMMARY = "diary.json", "summary.md"
-MOST_BYTE, MOST_FILES = 2_000_000, 8         # of a report in all
+MOST_BYTE = 2_000_000                        # of a report in all
 STEP_BYTE = 150_000                          # that one step may add
 SAMPLES = 40                                 # raw times kept of each model
 SAID = ("conclusion", "self_test", "mean_ratio")                     # records whose sentences stand in the summary
