@@ -21,7 +21,7 @@ from .models import input_size
 from .peers import PEERS, PYRAMID, SHAPES, SWIN, Peer, installed, pair, pyramids
 
 OURS = "medbench"
-PYRAMID_TIMES = 5            # a call takes some fifty times as long as a layer's
+PYRAMID_TIMES = 7            # a call takes some fifty times as long as a layer's
 
 
 # --------------------------------------------------------------------------------------------- one case
@@ -42,6 +42,7 @@ class Contest:
         return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
                 "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
                 "ours_ms": ms(ours.median), "theirs_ms": ms(theirs.median), **known, "floor": self.found.floor,
+                "rounds": len(self.found.rounds) - self.found.disturbed,
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
@@ -50,7 +51,7 @@ class Contest:
         suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
         context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}
         context |= {"package": self.peer.package, "version": metadata.version(self.peer.package),
-                    "verdict": line["verdict"], "floor": line["floor"]}
+                    "verdict": line["verdict"], "floor": line["floor"], "rounds": line["rounds"]}
         rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
         rows += [{"quantity": name, "value": ms(t.median), "low": ms(t.low), "high": ms(t.high), "unit": "ms",
                   "n": t.n, "samples": [ms(r.value(t.name)) for r in self.found.rounds if t.median]}
@@ -126,7 +127,8 @@ def standings(lines: list[dict]) -> list[dict]:
     """Each mechanism beside the fastest peer of the same function in every case; the whole pyramid by itself.
 
     Args: `lines` of `Contest.row`.
-    Returns: one record a mechanism: `mean_ratio`, the geometric mean of our time over that peer's, with `text`.
+    Returns: one record a mechanism: `mean_ratio`, the geometric mean of our time over that peer's in the cases with
+        enough quiet rounds for a verdict, with `text`; null with the reason where there is no such case.
     """
     fastest: dict[tuple, dict] = {}
     for line in lines:
@@ -140,11 +142,16 @@ def standings(lines: list[dict]) -> list[dict]:
 
 def _standing(name: str, lines: list[dict]) -> dict:
     """One mechanism's record from its cases."""
-    mean = math.exp(sum(math.log(line["ratio"]) for line in lines) / len(lines))
-    counts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in latency.VERDICTS[1:]}
-    said = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items() if n)
-    beside = ", ".join(sorted({line["peer"] for line in lines}))
-    return {"quantity": "mean_ratio", "value": mean, "unit": "1", "n": len(lines), "suffix": name,
-            "context": counts | {"mechanism": name},
-            "text": f"{name.replace('_', ' ')} takes {mean:.2f} of the time of the fastest peer ({beside}) on average "
-                    f"over {len(lines)} cases: {said}."}
+    beside, said = ", ".join(sorted({line["peer"] for line in lines})), name.replace("_", " ")
+    judged = [line for line in lines if line["rounds"] >= latency.MIN_ROUNDS]
+    counts = {verdict: sum(line["verdict"] == verdict for line in judged) for verdict in latency.VERDICTS[1:]}
+    row = {"quantity": "mean_ratio", "value": None, "unit": "1", "n": len(judged), "suffix": name,
+           "context": counts | {"mechanism": name, "not_judged": len(lines) - len(judged)}}
+    why = f"{len(lines) - len(judged)} cases had fewer than {latency.MIN_ROUNDS} quiet rounds"
+    if not judged:
+        return row | {"reason": why, "text": f"{said} is not judged beside {beside}: {why}."}
+    mean = math.exp(sum(math.log(line["ratio"]) for line in judged) / len(judged))
+    verdicts = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items() if n)
+    left = f"; {why} and do not count" if len(judged) < len(lines) else ""
+    return row | {"value": mean, "text": f"{said} takes {mean:.2f} of the time of the fastest peer ({beside}) on "
+                                         f"average over {len(judged)} cases: {verdicts}{left}."}

@@ -82,10 +82,13 @@ def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
                      for batch, both in ((1, False), (4, False), (4, True))]
 
 
+def line(peer, ratio, verdict, shape="stage1", differs="", rounds=5):
+    """One contest in one line, as `Contest.row` makes it."""
+    return {"mechanism": "xca", "peer": peer, "shape": shape, "batch": 1, "dtype": "float32", "pass": "forward",
+            "ratio": ratio, "verdict": verdict, "differs": differs, "rounds": rounds}
+
+
 def test_standings_are_held_to_the_fastest_peer_of_the_same_function():
-    def line(peer, ratio, verdict, shape="stage1", differs=""):
-        return {"mechanism": "xca", "peer": peer, "shape": shape, "batch": 1, "dtype": "float32", "pass": "forward",
-                "ratio": ratio, "verdict": verdict, "differs": differs}
     lines = [line("slow", 0.2, "faster"), line("quick", 0.9, "tie"), line("other", 3.0, "slower", differs="in this"),
              line("slow", 0.4, "faster", "stage3"), line("whole", 1.1, "slower", peers.PYRAMID)]
     layer, pyramid = contests.standings(lines)
@@ -93,6 +96,16 @@ def test_standings_are_held_to_the_fastest_peer_of_the_same_function():
     assert layer["text"] == ("xca takes 0.60 of the time of the fastest peer (quick, slow) on average over 2 cases: "
                              "faster in 1, tie in 1.")
     assert contests.standings([]) == []
+
+
+def test_cases_with_few_quiet_rounds_do_not_count():
+    """Nor does the second fastest peer take the place of one that could not be judged."""
+    lines = [line("slow", 0.2, "faster"), line("quick", 0.9, "inconclusive", rounds=4),
+             line("slow", 0.4, "faster", "stage3"), line("whole", 1.1, "inconclusive", peers.PYRAMID, rounds=0)]
+    layer, pyramid = contests.standings(lines)
+    assert (layer["value"], layer["n"], layer["context"]["not_judged"]) == (pytest.approx(0.4), 1, 1)
+    assert layer["text"].endswith("over 1 cases: faster in 1; 1 cases had fewer than 5 quiet rounds and do not count.")
+    assert pyramid["value"] is None and pyramid["reason"] == "1 cases had fewer than 5 quiet rounds"
 
 
 def test_the_cases_and_the_time_that_they_take():

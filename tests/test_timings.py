@@ -46,7 +46,7 @@ def places(tmp_path, monkeypatch):
 def standing(name, value):
     return {"quantity": "mean_ratio", "value": value, "unit": "1", "n": 4, "suffix": name,
             "text": f"{name} is {value}.",
-            "context": {"mechanism": name, "faster": 3, "tie": 1, "slower": 0, "inconclusive": 0}}
+            "context": {"mechanism": name, "faster": 3, "tie": 1, "slower": 0, "inconclusive": 0, "not_judged": 2}}
 
 
 def test_a_device_shows_its_own_records_and_else_those_of_the_fullest(places):
@@ -61,7 +61,7 @@ def test_a_device_shows_its_own_records_and_else_those_of_the_fullest(places):
     assert timings.said(found, "mean_ratio", mechanism="window")["text"] == "On mine: "
     page = timings.peers_page(found)
     assert page.loc["xca"].to_dict() == {"our time / fastest peer's (1)": 0.6, "cases": 4, "faster": 3, "tie": 1,
-                                         "inconclusive": 0, "slower": 0}
+                                         "inconclusive": 0, "slower": 0, "not judged": 2}
 
 
 def test_the_self_test_has_a_row_for_each_kind(places):

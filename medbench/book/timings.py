@@ -114,8 +114,9 @@ def peers_page(file: ResultFile):
     """The standings beside other people's layers for the page, one row a mechanism."""
     import pandas as pd
     rows = {r.context["mechanism"].replace("_", " "): {
-        "our time / fastest peer's (1)": round(r.value, 2), "cases": r.n,
-        **{verdict: r.context[verdict] for verdict in ("faster", "tie", "inconclusive", "slower")}}
+        "our time / fastest peer's (1)": "not judged" if r.value is None else round(r.value, 2), "cases": r.n,
+        **{verdict: r.context[verdict] for verdict in ("faster", "tie", "inconclusive", "slower")},
+        "not judged": r.context["not_judged"]}
         for r in file.records if r.quantity == "mean_ratio"}
     return pd.DataFrame.from_dict(rows, orient="index")
 
