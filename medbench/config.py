@@ -268,7 +268,7 @@ class Profile(Config):
 
 PROFILES: dict[str, Profile] = {p.name: p for p in (
     Profile("smoke", "smoke", "smoke", num_train=160, num_val=40, num_test_per_class=8, epochs=1, threads=1,
-            seeds=(0,), latency_rounds=5, latency_batches=(1,), latency_seconds=5.0, saliency_images=8,
+            seeds=(0,), latency_rounds=6, latency_batches=(1,), latency_seconds=5.0, saliency_images=8,
             localised_images=8, ig_steps=16, bootstrap=100, gallery_images=10),
     Profile("laptop", "small", "paper", num_train=18000, num_val=1000, num_test_per_class=500, epochs=3, threads=1,
             seeds=(0,), latency_rounds=30, latency_batches=(1, 16), latency_seconds=120.0, saliency_images=40,

@@ -54,7 +54,7 @@ class Contest:
                     "verdict": line["verdict"], "floor": line["floor"], "rounds": line["rounds"]}
         rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
         rows += [{"quantity": name, "value": ms(t.median), "low": ms(t.low), "high": ms(t.high), "unit": "ms",
-                  "n": t.n, "samples": [ms(r.value(t.name)) for r in self.found.rounds if t.median]}
+                  "n": t.n, "samples": [ms(r.value(t.name)) for r in self.found.rounds if t.median][:latency.FEW]}
                  for name, t in (("ours", ours), ("theirs", theirs))]
         why = ours.reason or theirs.reason or "not timed"
         return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import one_of, whole
-from .latency import BUDGETS, Candidate, graphed
+from .files import without_folders
+from .latency import Candidate, budget, graphed
 from .latency.timing import prepared
 from .machine import cores, resolve_device
 from .metrics import Score
@@ -124,7 +125,7 @@ def attempt(module: nn.Module, input_size: tuple[int, ...], runtime: str, dtype:
     except ModuleNotFoundError as error:
         why = f"not installed: {error}"
     except (NotSupported, RuntimeError, NotImplementedError) as error:      # what the runtimes' own failures are
-        why = f"not supported: {' '.join(str(error).split())[:300]}"
+        why = f"not supported: {without_folders(' '.join(str(error).split()))[:300]}"
     return Exported(runtime, dtype, tuple(input_size), reason=why)
 
 
@@ -146,8 +147,9 @@ def _export(build, module, x, wanted, runtime, dtype, threads, folder) -> Export
     got = built.call(x).cpu()                                # which waits for a GPU
     seconds = {"export": middle - start + built.spared, "first_call": time.perf_counter() - middle}
     error = deviation(got[:2], wanted) if got.shape == (len(x), *wanted.shape[1:]) else float("inf")
-    reason = None if error <= BUDGETS[dtype] else (f"output differs from float64 by {error:.2g} of its largest value; "
-                                                   f"{dtype} may differ by {BUDGETS[dtype]:g}")
+    allowed = budget(dtype, x.device)
+    reason = None if error <= allowed else (f"output differs from float64 by {error:.2g} of its largest value; {dtype} "
+                                            f"may differ by {allowed:g}")
     run = _of_size(built.call, tuple(x.shape), threads)
     return Exported(runtime, dtype, tuple(x.shape), run, seconds, built.reported, error, reason, str(x.device))
 

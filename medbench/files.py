@@ -1,7 +1,7 @@
 """Files that are never half written, locks between processes, and bars in the terminal.
 
 What lives here, top to bottom: `cache_dir`; `environment`, variables for child processes; atomic writing of bytes, JSON
-and whole folders; hashes; the progress bar.
+and whole folders; hashes; messages without folders; the progress bar.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -104,6 +105,12 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def without_folders(text: str) -> str:
+    """A message without the folders of the paths in it, which may name a user and have no place in a record."""
+    text = text.replace("file://", "").replace(str(Path.home()), "~")
+    return re.sub(r"(?<![\w/:~.+@-])(?:~?/)?(?:[\w.+@-]+/){2,}", "", text)
 
 
 # --------------------------------------------------------------------------------------------- progress

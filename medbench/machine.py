@@ -25,7 +25,8 @@ WATCHED = ("medbench", "notebooks", "requirements.txt")     # what "dirty" looks
 FLAGS = ("sse4_2", "avx", "fma", "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx512_fp16", "amx_tile",
          "amx_bf16", "amx_int8", "neon", "asimd", "sve", "bf16")
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "fvcore", "captum", "scikit-learn", "pandas", "nilearn",
-             "accelerate", "safetensors", "matplotlib", "papermill", "jupyter-book", "sphinx")
+             "accelerate", "safetensors", "matplotlib", "papermill", "jupyter-book", "sphinx", "onnx", "onnxruntime",
+             "openvino", "nvidia-ml-py")
 
 
 # --------------------------------------------------------------------------------------------- device name

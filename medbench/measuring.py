@@ -7,16 +7,19 @@ returns rows to be printed; with a chapter named it also records, each group as 
 from __future__ import annotations
 
 import functools
+import itertools
 import sys
 import tempfile
 from pathlib import Path
+
+import torch
 
 from . import cost as counting
 from . import latency as protocol
 from . import records, results
 from .config import ALL_MODELS
 from .data import to_input
-from .machine import cores, slug
+from .machine import resolve_device, slug
 from .models import build_model, input_size
 
 
@@ -44,7 +47,36 @@ def latency(models: dict, batch: int, rounds: int, seconds: float, device: str, 
     if to:
         for name in found:
             results.record(f"latency.{name}", found[name], to=to, **_about(first.config))
+        own = [row for row in found.rows() if "model" not in row]
+        results.record("latency.run", own, to=to, **_about(first.config))
     return found.frame().to_dict("records")
+
+
+def memory(models: dict, device: str, to: Path | None) -> list[dict]:
+    """Peak memory of each model for one image, one row each."""
+    rows = []
+    for name, model in models.items():
+        found = protocol.peak_memory(model, input_size(model), device=device)
+        if to:
+            results.record(f"latency.{name}", found, to=to, preset=model.config.preset)
+        rows.append({"model": name, **{row["quantity"]: row["value"] for row in found.rows()}})
+    return rows
+
+
+def energy(models: dict, device: str, seconds: float, to: Path | None, batch: int = 64) -> list[dict]:
+    """Joule for an image of each model, one row each, null with the reason where no counter can be read.
+
+    Args: `seconds` of each of three windows of work.
+    """
+    place, rows = resolve_device(device), []
+    for name, model in models.items():
+        x = torch.randn(input_size(model, batch), generator=torch.Generator().manual_seed(0)).to(place)
+        found = protocol.energy_per_image(model.eval().to(place), x, seconds, device=device)
+        model.cpu()
+        if to:
+            results.record(f"latency.{name}", found, to=to, preset=model.config.preset)
+        rows.append({"model": name, "joule": found.joule, "reason": found.reason})
+    return rows
 
 
 def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: float, device: str,
@@ -58,7 +90,8 @@ def self_test(models: dict, batch: int, comparisons: int, rounds: int, seconds: 
         print(found.text, file=sys.stderr)
         if to:
             results.record(f"selftest.{name}", found, to=to, **_about(model.config))
-        counts = {"different": selftest.FALSE, "tied": ("tie",), "inconclusive": ("inconclusive",)}
+        counts = {"not_judged": (selftest.NOT_JUDGED,), "tied": ("tie",), "inconclusive": ("inconclusive",),
+                  "different": selftest.FALSE}
         rows += [{"model": name, "machine": kind, "comparisons": found.count(kind),
                   **{column: found.count(kind, *verdicts) for column, verdicts in counts.items()},
                   "rate_at_most": found.bound(kind)} for kind in selftest.KINDS]
@@ -123,7 +156,7 @@ def _steps(part: str, done: list, seconds: float, device: str):
     models = {name: build_model(name) for name in ALL_MODELS}
     shape = input_size(models["softmax"])
     if part == "threads":
-        return growing.threads(models, shape, sorted({1, min(2, cores()), cores()}), **options)
+        return growing.threads(models, shape, growing.default_sizes("threads"), **options)
     return growing.batches(models, shape[1:], **options)
 
 
@@ -144,29 +177,31 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
     seen = functools.cache(lambda: _phantoms(models, images))               # not drawn if all groups are recorded
     to, table = results.here(chapter, device) if chapter else None, []
     about = {name: _about(model.config) | {"weights": weights[name]} for name, model in models.items()}
+
+    def measured(group: dict, chosen: dict | None, runtime: str, dtype: str, batch: int, known: dict, workdir: str):
+        if len(only := set((chosen or {}).values())) == 1:
+            [one] = only
+            return every.alone(one, dtype, batch, {name: known[one][name] for name in group})
+        asked = seen() if batch == max(batches) else {}                     # more images at a time take less time
+        return every.measure(group, runtime, dtype, input_size(next(iter(group.values())), batch), seconds=seconds,
+                             chosen=chosen, device=device, workdir=workdir, **asked)
+
+    def rows(runtime: str, dtype: str, batch: int, known: dict, workdir: str) -> dict:
+        chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
+        group = {name: model for name, model in models.items() if chosen is None or name in chosen}
+        title = f"{runtime} {dtype} b{batch}"
+        found = None if again or not to else _recorded(to, runtime, dtype, batch, group, about, chosen)
+        if not group or found is not None:
+            print(f"{title}: {'recorded already; --again measures it anew' if group else 'nothing to choose from'}",
+                  file=sys.stderr)
+            return found or {}
+        return _kept(measured(group, chosen, runtime, dtype, batch, known, workdir), to, about, title)
     with tempfile.TemporaryDirectory() as folder:
-        for batch in batches:
-            for dtype in dtypes:
-                known = {}                                   # rows by runtime
-                for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
-                    chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
-                    group = {name: model for name, model in models.items() if chosen is None or name in chosen}
-                    rows = None if again or not to else _recorded(to, runtime, dtype, batch, group, about, chosen)
-                    title = f"{runtime} {dtype} b{batch}"
-                    if group and rows is None:
-                        if len(only := set((chosen or {}).values())) == 1:
-                            [one] = only
-                            found = every.alone(one, dtype, batch, {name: known[one][name] for name in group})
-                        else:
-                            asked = seen() if batch == max(batches) else {}    # more images at a time take less time
-                            found = every.measure(group, runtime, dtype, input_size(next(iter(group.values())), batch),
-                                                  seconds=seconds, chosen=chosen, device=device,
-                                                  workdir=f"{folder}/b{batch}", **asked)
-                        rows = _kept(found, to, about, title)
-                    elif group:
-                        print(f"{title}: recorded already; --again measures it anew", file=sys.stderr)
-                    known[runtime] = rows or {}
-                    table += every.lines(runtime, dtype, batch, known[runtime])
+        for batch, dtype in itertools.product(batches, dtypes):
+            known = {}                                       # rows by runtime
+            for runtime in (*names, *([every.BEST] if len(names) > 1 else [])):
+                known[runtime] = rows(runtime, dtype, batch, known, f"{folder}/b{batch}")
+                table += every.lines(runtime, dtype, batch, known[runtime])
     for line in every.ranking(table):
         print(f"{line['runtime']} {line['dtype']} b{line['batch']}: {line['order'] or line['reason']}", file=sys.stderr)
     return table

@@ -18,23 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from . import config, contests, cost, latency, measuring, records, results
+from . import config, contests, cost, latency, measuring, records, results, runtimes, scaling
 from .book import timings
 from .checks import in_range
 from .export import DTYPES, RUNTIMES
-from .files import environment, read_json, write_json
+from .files import environment, read_json, without_folders, write_json
 from .machine import device_name, resolve_device
 from .models import build_model, input_size
 
 DIARY, SUMMARY = "diary.json", "summary.md"
 MOST_BYTE = 2_000_000                        # of a report in all
 STEP_BYTE = 150_000                          # that one step may add
-SAMPLES = 40                                 # raw times kept of each model
 SAID = ("conclusion", "self_test", "mean_ratio")                     # records whose sentences stand in the summary
 GPU_BATCHES = (1, 16, 64, 256)
-LEAST_SECONDS = 5.0                          # of a timing; with less a step does not start
+LEAST_SECONDS, LEAST_SHARE = 5.0, 0.5        # of a timing: with less, or less of what is wanted, a step does not start
+PEER_SECONDS = 5.0                           # of one contest of layers
 COMPARISONS = 100                            # of the self-test
 SHARE = 12                                   # the timing of one group takes this part of the budget at most
 AROUND = {"cpu": (20.0, 1.5), "cuda": (20.0, 0.0)}   # seconds around a timing: in all, and for each image of the batch
@@ -61,8 +59,9 @@ class Step:
 def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
     """What there is to measure on a device, the most important first.
 
-    Costs; latency of the large models at every batch, with the device's limits; memory; the small models; every
-    runtime; energy (on a GPU); the protocol's self-test; growing sizes; other people's layers (on a CPU).
+    Costs; latency of the large models at every batch, with the device's limits; memory; the small models; energy, or
+    why there is none; every runtime, and each model in its best; the protocol's self-test; growing sizes; other
+    people's layers (on a CPU).
     """
     kind, seconds = resolve_device(device).type, min(profile.latency_seconds, max(5.0, budget / SHARE))
     gpu = kind == "cuda"
@@ -76,8 +75,8 @@ def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
                    _around(kind, batch)) for dtype in ("float32", "bfloat16") for batch in batches]
     steps += [Step("memory", "memory", 60.0, lambda s: _memory(models(large), device), whole=True)]
     steps += [Step("small models b1", "small", seconds, times(profile.preset, 1, "float32"))]
+    steps += [Step("energy", "energy", 2 * seconds if gpu else 1.0, lambda s: _energy(models(large), device, s), 20.0)]
     steps += _runtimes(models, large, batches, device, seconds)
-    steps += [Step("energy", "energy", 2 * seconds, lambda s: _energy(models(large), device, s), 20.0)] if gpu else []
     return steps + _slow(models, device, gpu, seconds)
 
 
@@ -88,15 +87,20 @@ def _around(kind: str, batch: int) -> float:
 
 
 def _runtimes(models, preset: str, batches, device: str, seconds: float) -> list[Step]:
-    """One step a runtime, dtype and batch that this device can have."""
-    kind = resolve_device(device).type
+    """One step a runtime, dtype and batch that this device can have, and one for each model in its best."""
+    kind, steps = resolve_device(device).type, []
 
     def group(runtime: str, dtype: str, batch: int) -> Callable[[float], str | None]:
+        if runtime == runtimes.BEST:
+            return lambda s: _best(models(preset), dtype, batch, device, s)
         return lambda s: _runtime(models(preset), runtime, dtype, batch, device, s)
-    return [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype, batch),
-                 _around(kind, batch) + (COMPILED if runtime == "compile" else EXPORTED))
-            for batch in batches for runtime, about in RUNTIMES.items() for dtype in DTYPES
-            if not {kind, dtype} & set(about.lacks)]
+    for batch in batches:
+        cells = [(runtime, dtype, COMPILED if runtime == "compile" else EXPORTED)
+                 for runtime, about in RUNTIMES.items() for dtype in DTYPES if not {kind, dtype} & set(about.lacks)]
+        cells += [(runtimes.BEST, dtype, COMPILED) for dtype in DTYPES if sum(dtype == cell[1] for cell in cells) > 1]
+        steps += [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype, batch),
+                       _around(kind, batch) + more) for runtime, dtype, more in cells]
+    return steps
 
 
 def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
@@ -108,13 +112,16 @@ def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
     def growing(part: str, sizes: int) -> Callable[[float], None]:
         return lambda s: _grown(part, s / sizes, device)
 
-    def others(s: float) -> None:
-        measuring.peers(config.MECHANISMS, (1, 16), s / contests.units(config.MECHANISMS, (1, 16)), "12_peers")
-    parts = {"tokens": 9, "sizes": 3, "batches": 7} | ({} if gpu else {"threads": 2})
+    def others(name: str, units: int) -> Callable[[float], None]:
+        return lambda s: measuring.peers((name,), (1, 16), s / units, "12_peers") and None
+    parts = {part: len(scaling.default_sizes(part)) for part in ("tokens", "sizes", "batches", "threads")
+             if not (gpu and part == "threads")}
     steps = [Step("self-test", "self-test", 3.6 * COMPARISONS, test, 30.0, whole=True)]
     steps += [Step(f"scaling {part}", f"scaling {part}", sizes * seconds, growing(part, sizes), 5.0 * sizes)
               for part, sizes in parts.items()]
-    return steps if gpu else [*steps, Step("peers", "peers", 690.0, others, 60.0, whole=True)]
+    theirs = {} if gpu else {name: contests.units((name,), (1, 16)) for name in config.MECHANISMS}
+    return steps + [Step(f"peers {name}", f"peers {name}", PEER_SECONDS * units, others(name, units), 3.0 * units)
+                    for name, units in theirs.items() if units]
 
 
 # --------------------------------------------------------------------------------------------- doing it
@@ -165,7 +172,7 @@ def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
     around = [s["seconds"] - s["timing"] for s in done.values() if s["kind"] == step.kind and s["state"] == "done"]
     around = max(0.0, max(around, default=step.around))
     timing = min(step.seconds, left - around)
-    least = step.seconds if step.whole else min(step.seconds, LEAST_SECONDS)
+    least = step.seconds if step.whole else min(step.seconds, max(LEAST_SECONDS, LEAST_SHARE * step.seconds))
     if timing < least:
         why = f"needs about {around + least:.0f} s, {max(left, 0):.0f} s of the budget are left"
         return {"state": "not run", "kind": step.kind, "why": why}
@@ -173,15 +180,10 @@ def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
     try:
         why = step.run(timing)
     except Exception as error:           # whatever a runtime raises: the other steps do not depend on it
-        return {"state": "failed", "kind": step.kind, "why": _without_folders(f"{type(error).__name__}: {error}")[:300]}
+        return {"state": "failed", "kind": step.kind, "why": without_folders(f"{type(error).__name__}: {error}")[:300]}
     if why:
         return {"state": "not complete", "kind": step.kind, "why": why}
     return {"state": "done", "kind": step.kind, "timing": timing, "seconds": clock() - started}
-
-
-def _without_folders(text: str) -> str:
-    """A message without the folders of the paths in it, which may name a user."""
-    return re.sub(r"(?<![\w/:~])(?:~?/)?(?:[\w.+@-]+/){2,}", "", text.replace("file://", ""))
 
 
 # --------------------------------------------------------------------------------------------- the steps
@@ -197,7 +199,7 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
     found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds,
                             dtype=dtype, device=device)
     prefix = "latency" if first.config.preset == profile.cost_preset else "trained"
-    found = dataclasses.replace(found, timings={name: _thinned(timing) for name, timing in found.timings.items()})
+    found = dataclasses.replace(found, timings={name: timing.thinned() for name, timing in found.timings.items()})
     results.record("device", limits, to=to, profile=profile.name)
     timings.record_times({batch: found}, to=to, prefix=prefix, preset=first.config.preset)
     costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
@@ -205,17 +207,9 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
         results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
 
 
-def _thinned(timing: latency.Timing) -> latency.Timing:
-    """The same with few of its raw times, evenly spaced; what was computed from all of them stays."""
-    step = -(-len(timing.samples) // SAMPLES) or 1
-    return dataclasses.replace(timing, samples=timing.samples[::step])
-
-
 def _memory(models: dict, device: str) -> None:
     """Peak memory of each model for one image."""
-    for name, model in models.items():
-        results.record(f"latency.{name}", latency.peak_memory(model, input_size(model), device=device),
-                       to=results.here("12_latency", device), preset=model.config.preset)
+    measuring.memory(models, device, results.here("12_latency", device))
 
 
 def _grown(part: str, seconds: float, device: str) -> None:
@@ -224,13 +218,8 @@ def _grown(part: str, seconds: float, device: str) -> None:
 
 
 def _energy(models: dict, device: str, seconds: float) -> None:
-    """Joule for an image of each model, sixty-four at a time: three windows of work and idling between them."""
-    place = resolve_device(device)
-    for name, model in models.items():
-        x = torch.randn(input_size(model, 64), generator=torch.Generator().manual_seed(0)).to(place)
-        found = latency.energy_per_image(model.eval().to(place), x, seconds / len(models) / 5, device=device)
-        model.cpu()
-        results.record(f"latency.{name}", found, to=results.here("12_latency", device), preset=model.config.preset)
+    """Joule for an image of each model: three windows of work and idling between them."""
+    measuring.energy(models, device, seconds / len(models) / 5, results.here("12_latency", device))
 
 
 def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> str | None:
@@ -238,6 +227,19 @@ def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, se
     table = measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0,
                                "12_runtimes", False, device)
     return next((line["reason"] for line in table if (line["reason"] or "").startswith("not installed")), None)
+
+
+def _best(models: dict, dtype: str, batch: int, device: str, seconds: float) -> str | None:
+    """Each model in the best of the runtimes that were timed; if there are not two, that."""
+    to = results.here("12_runtimes", device)
+    known = runtimes.recorded(results.read(to).records) if to.exists() else {}
+    names = [key[0] for key, group in known.items() if key[1:] == (dtype, batch) and key[0] != runtimes.BEST
+             and any(row["quantity"] == "latency" and row["value"] for rows in group.values() for row in rows)]
+    if len(names) < 2:
+        return "fewer than two runtimes were timed"
+    measuring.runtimes(models, measuring.untrained(models), (batch,), names, [dtype], seconds, 0, "12_runtimes", False,
+                       device)
+    return None
 
 
 # --------------------------------------------------------------------------------------------- one page

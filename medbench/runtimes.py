@@ -17,17 +17,16 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor, nn
 
 from . import cost, latency
 from .export import Exported, agreement, attempt
 from .latency import BYTES, Ceilings
-from .latency.timing import median_interval, milliseconds, resampled
+from .latency.judging import paired
+from .latency.timing import milliseconds, resampled
 
 BEST = "best"                # the name of the group in which each model has its own runtime
 REFERENCE = "softmax"
-SAMPLES = 40                 # raw times kept with a record
 RATE_SECONDS = 3.0           # for the device's ceilings, before each group
 ROW = {"quantity", "value", "unit", "low", "high", "n", "samples", "text", "reason", "context"}   # of a record
 
@@ -108,15 +107,10 @@ def ranks(found: latency.Comparison) -> dict[str, int]:
     if len(quiet) < latency.MIN_ROUNDS:
         return {}
     draws = resampled([r.process for r in quiet], 0)
-    logs = {name: np.log([max(r.value(name), 1e-12) for r in quiet]) for name in names}
-    return {name: 1 + sum(_faster(logs[other] - logs[name], draws, found.floor) for other in names if other != name)
-            for name in names}
 
-
-def _faster(logs: np.ndarray, draws: np.ndarray, floor: float) -> bool:
-    """Whether the median ratio, of which these are the logarithms, is below 1 beyond doubt."""
-    low, high = (math.exp(end) for end in median_interval(logs, draws)[1:])
-    return latency.judge(low, high, floor) == "faster"
+    def faster(other: str, name: str) -> bool:
+        return latency.judge(*paired(quiet, other, name, draws)[1:], found.floor) == "faster"
+    return {name: 1 + sum(faster(other, name) for other in names if other != name) for name in names}
 
 
 def order(table: list[dict]) -> str | None:
@@ -137,7 +131,7 @@ def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | Non
     seconds = timing.median if timing else None
     why = made.reason or (timing.reason if timing else None) or "not timed"
     first = made.seconds.get("first_call")
-    rows = [_thinned(row) for row in timing.rows() if row["quantity"] in ("latency", "latency_ratio", "verdict")] \
+    rows = [row for row in timing.thinned().rows() if row["quantity"] in ("latency", "latency_ratio", "verdict")] \
         if timing else [_row(*missing, why) for missing in (("latency", None, "ms"), ("latency_ratio", None, "1"),
                                                             ("verdict", None, "1"))]
     rows += _roof(made, model, limits, seconds, why)
@@ -167,15 +161,6 @@ def _roof(made: Exported, model: nn.Module, limits: Ceilings | None, seconds: fl
     rates = {"matrix_rate": limits.flops[made.dtype], "bandwidth": limits.bandwidth}
     return [row | {"context": row["context"] | rates} for row in found.rows()
             if row["quantity"] in ("roofline_share", "intensity", "moved")]
-
-
-def _thinned(row: dict) -> dict:
-    """The same row with at most `SAMPLES` raw times, evenly spaced."""
-    samples = row.get("samples") or ()
-    if len(samples) <= SAMPLES:
-        return row
-    kept = [samples[i] for i in np.linspace(0, len(samples) - 1, SAMPLES).round().astype(int)]
-    return row | {"samples": kept, "context": row["context"] | {"samples_of": len(samples)}}
 
 
 # --------------------------------------------------------------------------------------------- back from records

@@ -31,13 +31,15 @@ from .checks import in_range, one_of, whole
 from .config import MECHANISMS
 from .counting import Ledger, ghost
 from .latency.timing import milliseconds, suffix_of
-from .machine import resolve_device
+from .machine import cores, resolve_device
 
 WRITTEN_OUT = "softmax_written_out"
 LAYERS = (*MECHANISMS, WRITTEN_OUT)
 TOKENS = tuple(2**power for power in range(6, 15))         # 64 to 16384
+SIZES = (112, 224, 448)                                    # px
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)               # images
 PARTS = {"tokens": ("n", "tokens"), "sizes": ("s", "px"), "threads": ("t", "threads"), "batches": ("", "images")}
-CALLS = 18                   # of one model in a step: 5 rounds of a warm call and a timed one, the gate, the warm-up
+CALLS = 20                   # of one model in a step: 6 rounds of a warm call and a timed one, the gate, the warm-up
 
 
 # --------------------------------------------------------------------------------------------- what comes out
@@ -135,6 +137,13 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
         step = [_point(part, name, size, here, found, out.get(name), context) for name in names]
         known = [p for p in known if p.at != size] + step
         yield step
+
+
+def default_sizes(part: str) -> tuple[int, ...]:
+    """The sizes at which one of `PARTS` is timed on this machine, if nobody says others."""
+    one_of("part", part, tuple(PARTS))
+    return {"tokens": TOKENS, "sizes": SIZES, "batches": BATCHES,
+            "threads": tuple(sorted({1, min(2, cores()), cores()}))}[part]
 
 
 def _check(part, names, at, reference, seconds) -> None:
@@ -260,7 +269,7 @@ def memory_written_out(layer: nn.Module, input_size: tuple[int, ...]) -> int:
 
 
 # --------------------------------------------------------------------------------------------- whole models
-def sizes(build: Callable[[str, int], nn.Module], names: Iterable[str], at: Iterable[int] = (112, 224, 448), *,
+def sizes(build: Callable[[str, int], nn.Module], names: Iterable[str], at: Iterable[int] = SIZES, *,
           batch: int = 1, in_chans: int = 3, **options) -> Iterator[list[Point]]:
     """Whole models against the image size: `build(name, px)` makes each. Args: `options` as for `over`."""
     names = tuple(names)
@@ -277,7 +286,7 @@ def threads(models: dict[str, nn.Module], input_size: tuple[int, ...], at: Itera
     return over("threads", tuple(models), at, setup, context={"batch": input_size[0]}, **options)
 
 
-def batches(models: dict[str, nn.Module], image_size: tuple[int, ...], at: Iterable[int] = (1, 2, 4, 8, 16, 32, 64),
+def batches(models: dict[str, nn.Module], image_size: tuple[int, ...], at: Iterable[int] = BATCHES,
             **options):
     """The same models with more and more images, of (channels, height, width), in one call: yields as `over`."""
     def setup(batch: int) -> Setup:

@@ -19,6 +19,9 @@
 # do at most, and to put your own device beside those of this book.
 # **You need** chapter 11 for multiply-adds and bytes.
 # **Time**: 30 minutes, exercises included; the timing itself takes a few minutes of an otherwise idle machine.
+#
+# Tables, figures and the sentences beside them are computed, and speak of the device that ran the chapter or of the one
+# that they name. The text in between was written for the edition's device: two cores of a server processor, no GPU.
 # ```
 
 # %% tags=["parameters"]
@@ -27,9 +30,12 @@ device = "auto"
 seed = 0
 
 # %%
+import functools
+
 import pandas as pd
 
 import medbench as mb
+from medbench import measuring
 from medbench.book import start, timings
 from medbench.book.exercises import check
 from medbench.book.orders import orders
@@ -83,14 +89,25 @@ pd.DataFrame([{"ceiling": row["quantity"], "of": row["context"].get("dtype", "co
 # Single calls are timed with Python's `timeit`, after one that does not count. All models take turns, in a new random
 # order each round. One of them takes part twice under two names: what separates its two series is noise, and differences
 # within it are ties. Before anything is timed, each model is compared with itself in float64: a wrong model is not timed.
-# Rounds during which others used the processors are marked and repeated, never deleted.
+# Rounds during which others used the processors are marked and repeated; they stay in the records and are left out of the
+# medians.
+#
+# What comes out is a ratio: a model's time over that of softmax attention, with an interval over the rounds. It is held
+# against the *noise floor*: the largest difference that the model with two names makes look real, and at least
+# {defined}`1 %`.
+#
+# - *Faster* or *slower*: the whole interval lies beyond the floor.
+# - *Tie*: the whole interval lies within the floor, on both sides of one.
+# - *Inconclusive*: it crosses the edge of the floor, so neither is shown. Or fewer than six rounds were quiet: five have no
+#   interval of {defined}`95 %`.
 #
 # Can this be trusted? There is one case whose answer everybody knows: a model against itself. It was compared with itself
 # a hundred times, and in every second comparison another process multiplied matrices beside it. Each verdict "faster" or
-# "slower" is a false one.
+# "slower" is a false one. The intervals are those of {defined}`99 %`; the last two columns take those of
+# {defined}`95 %`, as all other tables do. A comparison with too few quiet rounds is not judged, and does not count as right.
 
 # %%
-trust = timings.recorded("12_selftest", book.device)
+trust = timings.recorded("12_selftest", book.device, needed=("*.usual_false_call_bound.all",))
 mb.results.record("selftest", timings.said(trust, "self_test"), to=book.results)
 timings.selftest_page(trust)
 
@@ -115,12 +132,12 @@ timings.latency_page(first)
 # %% [markdown]
 # {sentence}`12_latency:latency.run.conclusion.b1`
 #
-# A ratio of one means: as quick as softmax attention. The verdicts follow from the intervals and the noise floor. *Tie*: the
-# interval lies within the floor on both sides of one. *Inconclusive*: it crosses the edge of the floor, so neither a tie nor
-# a difference is shown, or too few rounds were quiet. No percentile is shown that the number of calls cannot carry.
+# A ratio of one means: as quick as softmax attention. No percentile is shown that the number of calls cannot carry.
 #
-# What of the predictions? The cheapest mechanism takes {value}`12_latency:latency.fastformer.latency_ratio.b1|±` of softmax
-# attention's time, ResNet-50 {value}`12_latency:latency.resnet50.latency_ratio.b1|±`.
+# What of the predictions? If time followed multiply-adds, the cheapest mechanism, Fastformer, would take 0.75 of softmax
+# attention's time and ResNet-50 twice as long. Fastformer takes
+# {value}`12_latency:latency.fastformer.latency_ratio.b1|±`, ResNet-50
+# {value}`12_latency:latency.resnet50.latency_ratio.b1|±`: its convolutions get more arithmetic done in the same time.
 #
 # The table shows summaries. Here is every single call.
 
@@ -151,6 +168,28 @@ timings.latency_page(quick)
 #
 # A small model on few tokens is a chain of short operations. What each of them takes to start weighs more than its
 # arithmetic, so a mechanism of many steps pays for each.
+#
+# ## What else does it cost?
+#
+# The median is the time of a warm model. A device has to start it first, and needs memory and power for it. How long
+# does a new process take from its first import to its first answer? How far does its memory rise above the weights
+# for one image? And how much energy does an image take?
+
+# %%
+build = functools.partial(mb.build_model, "softmax", preset=preset)
+cold = mb.latency.cold_start(build, (1, *shape), device=book.device)
+mb.results.record("latency.softmax", cold, to=book.results, preset=preset)
+memory = pd.DataFrame(measuring.memory(models, book.device, book.results)).set_index("model")
+energy = pd.DataFrame(measuring.energy(models, book.device, book.profile.latency_seconds / 20, book.results))
+print("Energy:", energy.reason.dropna().max() or "measured, see the records")
+(memory.dropna(axis=1, how="all") / 2**20).astype(float).round(1).add_suffix(" (MiB)")
+
+# %% [markdown]
+# With softmax attention, a new process has its first answer after {value}`12_latency:latency.softmax.cold_total.b1|.1f`.
+# Of that, {value}`12_latency:latency.softmax.cold_import_torch.b1|.1f` is the import of PyTorch, and its second answer takes
+# {value}`12_latency:latency.softmax.cold_second_call.b1|.2f`. A program that is started for each image pays the first
+# number, and no choice of attention changes it. A CPU has no counter of its energy that every user may read, so there the
+# figure is missing, and the records say why.
 #
 # ## Fewer multiply-adds, less time?
 #
@@ -204,12 +243,13 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # OpenVINO, in float32, bfloat16 and int8 (dynamic quantisation: weights are stored in int8, activations are rounded on
 # the way). Nothing is timed that does not agree with the model in float64, within what the number type allows. All
 # models of one runtime were timed in one interleaved run. A cell shows the rank, and the median in milliseconds. The
-# rank is one more than the number of models that are faster beyond doubt. It compares models round by round, so it can
-# differ from the order of the medians, which move when the machine changes its speed. Neighbouring ranks need not differ
-# beyond doubt. The rows *best* give each model the runtime that was fastest for it.
+# rank is one more than the number of models that are faster beyond doubt, so two models with the same rank may still
+# differ, and neighbouring ranks need not. It compares models round by round, so it can differ from the order of the
+# medians, which move when the machine changes its speed. The rows *best* give each model the runtime that was fastest for
+# it.
 
 # %%
-order = orders(book.device)
+order = orders(book.device, batches=(1, 16))
 for batch in (1, 16):
     mb.results.record("runtimes", order.row(batch), to=book.results)
 order.page(1)
@@ -232,8 +272,8 @@ order.page(16)
 # %% [markdown]
 # {sentence}`12_latency:runtimes.conclusion.b16`
 #
-# What does a runtime cost before the first answer, and does it still compute the same model? The worst model of each row:
-# its largest deviation from float64 as a share of the largest output, the share of 500 phantoms on which it decides as in
+# What does a runtime cost before the first answer, and does it still compute the same model? For sixteen images at a time,
+# the worst model of each row: its largest deviation from float64 as a share of the largest output, the share of 500 phantoms on which it decides as in
 # eager float32, the time to export or compile it, and its first call. The weights are untrained, so logits lie close
 # together and decisions tip over more easily than those of a trained model would.
 
@@ -268,7 +308,7 @@ mb.plots.roofline(order.points(batch=16), *order.ceilings());
 # ```
 
 # %% mystnb={"image": {"alt": "Time of a layer relative to fused softmax attention against the number of tokens, one falling line a mechanism and a flat rising one for softmax written out; below, for each of them the measured crossover with its interval and the one by multiply-adds."}}
-growing = timings.recorded("12_scaling", book.device)
+growing = timings.recorded("12_scaling", book.device, needed=("tokens.*", "sizes.*", "batches.*"))
 mb.results.record("crossing", timings.said(growing, "conclusion", reference="softmax"), to=book.results)
 mb.plots.crossover(*timings.crossings(growing));
 
@@ -300,6 +340,18 @@ timings.growth_page(growing, "sizes")
 # A layer of the first stage may have passed its crossover at 224 px; the later stages have far fewer tokens, and the
 # model is the sum. An efficient mechanism is a tool for many tokens: at 448 px the first stage has 4,096.
 #
+# Do more images in one call change the order?
+
+# %%
+timings.growth_page(growing, "batches")
+
+# %% [markdown]
+# And one thread instead of two, for one image?
+
+# %%
+timings.growth_page(timings.recorded("12_scaling", book.device, needed=("threads.*",)), "threads")
+
+# %% [markdown]
 # ## Is our code the reason?
 #
 # A slow implementation would make a mechanism look bad. So each layer of this book was timed beside other people's layers
@@ -308,13 +360,20 @@ timings.growth_page(growing, "sizes")
 # and with sixteen, in float32 and bfloat16, forward and, with sixteen images, with the gradient.
 
 # %%
-others = timings.recorded("12_peers", book.device)
+others = timings.recorded("12_peers", book.device, needed=("*.mean_ratio.*",))
 mb.results.record("peers", timings.said(others, "mean_ratio"), to=book.results)
 timings.peers_page(others)
 
 # %% [markdown]
 # {sentence}`12_latency:peers.conclusion`
 #
+# Every contest, our time over theirs: `+` ours is faster, `-` slower, `=` a tie, `?` inconclusive. *grad*: forward and
+# backward. *Another function*: the package computes something else, so its row counts nowhere.
+
+# %%
+timings.contests_page(others)
+
+# %% [markdown]
 # A ratio of one is a tie. Softmax attention stands near one, since most sides call the same fused operation; the slower
 # cases are mostly those where `nn.MultiheadAttention` takes an operator of its own for few tokens. Where ours is quicker, a
 # product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small matrix, and

@@ -63,6 +63,7 @@ def gpu(monkeypatch):
                                                                              "reset_peak_memory_stats")}
     played = noted | {"is_available": lambda: True, "device_count": lambda: 1,
                       "get_device_properties": lambda _: facts, "Event": lambda enable_timing: Event(gpu),
+                      "device": lambda _: contextlib.nullcontext(),
                       "max_memory_allocated": lambda _: 1000, "max_memory_reserved": lambda _: 4096}
     for name, fake in played.items():
         monkeypatch.setattr(torch.cuda, name, fake)

@@ -3,15 +3,17 @@
 import copy
 import math
 import os
+import types
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import medbench as mb
 from medbench import cost, latency, results
-from medbench.latency import timing
+from medbench.latency import limits, timing
 from medbench.latency.comparison import Round
 from medbench.latency.judging import judged
 from medbench.latency.timing import Load
@@ -126,8 +128,16 @@ def test_the_budget_is_kept_and_said():
 def test_a_budget_for_less_than_one_round_still_gives_one_and_no_verdict():
     found, _ = play({"a": 10.0, "b": 20.0}, seconds=1.0)
     assert len(found.rounds) == 1 and found["b"].verdict == "inconclusive"
-    assert "rounds were quiet and 5 are needed" in found["b"].reason
+    assert "rounds were quiet and 6 are needed" in found["b"].reason
     assert found["b"].median == pytest.approx(20, rel=0.1) and not found["b"].warm
+
+
+@pytest.mark.parametrize("confidence, rounds", [(0.95, 6), (0.99, 8), (0.9, 5)])
+def test_so_few_rounds_as_have_no_such_interval_give_no_verdict(confidence, rounds):
+    assert latency.fewest_rounds(confidence) == rounds
+    for given, verdict in ((rounds, "slower"), (rounds - 1, "inconclusive")):
+        found, _ = play({"a": 0.1, "b": 0.3}, rounds=given, confidence=confidence)
+        assert len(found.rounds) == given and found["b"].verdict == verdict
 
 
 def test_it_ends_when_every_interval_is_narrow():
@@ -209,6 +219,8 @@ def test_steal_disturbs_too_and_unreadable_counters_do_not():
     models = {"a": Sleeper(clock, 0.1), "b": Sleeper(clock, 0.2)}
     found = latency.compare(models, SIZE, rounds=6, seconds=1e6, clock=clock, load=lambda: Load(), device="cpu")
     assert found["b"].verdict == "slower" and found.rounds[0].load.pressure is None
+    assert found.text.endswith("whether others used the processors is not known on this system.")
+    assert not timing.Disturbance(None, None).known and timing.Disturbance(None, 0.0).known
 
 
 def test_disturbance_is_a_share_of_the_time():
@@ -217,6 +229,17 @@ def test_disturbance_is_a_share_of_the_time():
     assert (quiet.pressure, quiet.steal, quiet.disturbed) == (pytest.approx(0.05), pytest.approx(0.02), False)
     assert timing.between(Load(3.0), Load(3.5), seconds=2.0).disturbed
     assert timing.between(Load(steal=0.0), Load(steal=0.2 * cores), seconds=2.0).disturbed
+
+
+@pytest.mark.parametrize("convolutions, products, allowed", [
+    (True, False, 1e-2), (False, True, 1e-2), (False, False, 1e-4)])
+def test_float32_may_differ_by_more_on_a_gpu_that_rounds_to_tf32(convolutions, products, allowed, monkeypatch):
+    flags = types.SimpleNamespace
+    monkeypatch.setattr(torch.backends, "cudnn", flags(allow_tf32=convolutions))
+    monkeypatch.setattr(torch.backends, "cuda", flags(matmul=flags(allow_tf32=products)))
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert latency.budget("float32", gpu) == allowed and latency.budget("float32", cpu) == 1e-4
+    assert latency.budget("bfloat16", gpu) == latency.budget("bfloat16", cpu) == 1e-1
 
 
 def test_load_is_read_from_this_machine():
@@ -292,7 +315,7 @@ def play_processes(effects, rounds=8, spread=0.002, seed=0):
             done.append(Round(tuple(taken), 0.3, timing.Disturbance(0.0, 0.0),
                               {name: [(t, t)] for name, t in taken.items()}, process))
     blank = {name: latency.Timing(name, 1, "float32", "eager") for name in ("a", "b")}
-    timings, _, _ = judged(blank, done, "a", "a (again)", 0, 0.95)
+    timings, _, _ = judged(blank, done, "a", 0, 0.95)
     return timings["b"]
 
 
@@ -400,6 +423,15 @@ def test_an_unknown_model_of_a_comparison_is_named():
 
 
 # --------------------------------------------------------------------------------------------- ceilings and roofline
+@pytest.mark.parametrize("side", [4, 64])
+@pytest.mark.parametrize("way", [limits._matrices, limits._convolution])
+def test_what_is_timed_for_the_ceilings_has_the_flop_that_torch_counts(way, side):
+    run, x, flop = way(side, torch.rand)
+    with FlopCounterMode(display=False) as counter:
+        run(x)
+    assert counter.get_total_flops() == flop
+
+
 def test_ceilings_measure_something_and_keep_what_they_measured(tmp_path):
     found = latency.ceilings("cpu", seconds=0.2, side=64, copy_byte=2**16, threads=1)
     assert set(found.flops) == {"float32", "bfloat16"}
@@ -409,6 +441,14 @@ def test_ceilings_measure_something_and_keep_what_they_measured(tmp_path):
     table = results.load(tmp_path).set_index("name")
     assert table.loc["ceilings.matrix_rate.bfloat16", "unit"] == "FLOP/s"
     assert table.loc["ceilings.bandwidth", "value"] == found.bandwidth
+
+
+@pytest.mark.parametrize("way", ["_matrices", "_convolution"])
+def test_on_a_cpu_the_faster_kind_of_products_is_the_ceiling(way, monkeypatch):
+    """Played: one of the two has far more FLOP than it takes time for."""
+    monkeypatch.setattr(limits, way, lambda side, rand: (torch.neg, rand(2), 10**18))
+    found = latency.ceilings("cpu", dtypes=("float32",), seconds=0.1, side=64, copy_byte=2**16, threads=1)
+    assert found.flops["float32"] > 1e18
 
 
 def test_ceilings_take_the_fastest_repetition():

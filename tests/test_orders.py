@@ -2,8 +2,9 @@
 
 import pytest
 
-from medbench import results, runtimes
+from medbench import measuring, results, runtimes
 from medbench.book import orders, timings
+from medbench.models import build_model
 
 FLOP, BYTE = 6e9, 2e8
 
@@ -89,13 +90,18 @@ def test_the_sentence_says_who_is_first_and_where_the_cnn_stands(found):
         "the runtime changes a mechanism's time up to 1.0 times, runtime and number type together up to 1.0 times; "
         "within one of the combinations the slowest mechanism takes up to 1.0 times as long as the fastest.")
     assert found.row(16)["text"] == "On mine, nothing has a rank with 16 images at a time."
+    assert found.page(16).empty and found.checks_page(16).empty
 
 
 def test_spreads_compare_like_with_like(found):
     for runtime, dtype, model, ms in (("compile", "float32", "xca", 10.0), ("compile", "float32", "softmax", 30.0),
-                                      ("compile", "bfloat16", "xca", 5.0), ("compile", "float32", "resnet50", 1.0)):
-        found.lines.append({"runtime": runtime, "dtype": dtype, "batch": 1, "model": model, "latency_ms": ms})
+                                      ("compile", "bfloat16", "xca", 5.0), ("compile", "float32", "resnet50", 1.0),
+                                      ("openvino", "int8", "xca", None)):
+        found.lines.append({"runtime": runtime, "dtype": dtype, "batch": 1, "model": model, "latency_ms": ms,
+                            "rank": None, "verdict": None})
     wanted = {"runtime": 4.1, "dtype": 8.2, "mechanism": 3.0}
+    assert found.quickest(1) == {"compile": "bfloat16"}                    # by XCA, the one timed in both
+    assert " The quickest number type is bfloat16 in compile. In float32" in found.row(1)["text"]
     assert found.spreads(1) == {name: pytest.approx(value) for name, value in wanted.items()}
 
 
@@ -107,6 +113,29 @@ def test_without_a_run_of_the_best_each_model_has_its_fastest_time_and_no_rank(f
     again = orders.orders("cpu")
     assert again.page(1).loc[(runtimes.BEST, "float32"), "xca"] == "? (41)"
     assert again.best_page(1).loc["xca", ("float32", "runtime")] == "eager" and len(again.points(1)) == 3
+
+
+def test_what_is_measured_is_what_is_shown(tmp_path, monkeypatch):
+    """From the models through the file to the page, nothing played."""
+    monkeypatch.setattr(results, "edition_root", lambda: tmp_path / "edition")
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    monkeypatch.setattr(runtimes, "RATE_SECONDS", 0.3)
+    models = {name: build_model(name, "smoke") for name in ("softmax", "xca")}
+    table = measuring.runtimes(models, measuring.untrained(models), (1, 2), ["eager", "onnxruntime"], ["float32"], 0.5,
+                               20, "12_runtimes", False)
+    with pytest.raises(LookupError, match="no records of 12_runtimes with .*runtime.[*].b16; `python"):
+        orders.orders("cpu", batches=(1, 16))
+    found = orders.orders("cpu", batches=(1, 2))
+    shown = {(line["runtime"], line["batch"], line["model"]): line["latency_ms"] for line in found.lines}
+    assert shown == {(line["runtime"], line["batch"], line["model"]): line["latency_ms"] for line in table}
+    assert len(shown) == 2 * 3 * 2 and all(shown.values())
+    fastest = min(shown["eager", 1, "xca"], shown["onnxruntime", 1, "xca"])
+    assert found.page(1).loc[("onnxruntime", "float32"), "xca"].endswith(
+        f" ({orders.rounded(shown['onnxruntime', 1, 'xca'])})")
+    by = found.best_page(1).loc["xca", ("float32", "runtime")]
+    assert shown[by, 1, "xca"] == fastest and list(found.best_page(1).index) == ["softmax", "xca"]
+    assert 0 < found.points(2).share.max() < 1.5 and found.checks_page(2).shape == (2, 4)
+    assert found.row(2)["text"].startswith("On ") and found.spreads(2)["mechanism"] > 1
 
 
 def test_nobody_has_run_it(tmp_path, monkeypatch):

@@ -21,6 +21,13 @@ def test_a_peer_takes_our_weights_and_computes_the_same_unless_it_says_how_it_di
         assert (error > 1e-4) if peer.differs else (error < 1e-12), float(error)
 
 
+def test_timms_xca_takes_its_fused_path_and_timm_its_own_settings_afterwards():
+    from timm.layers import use_fused_attn
+    before = use_fused_attn(experimental=True)
+    _, theirs = peers.pair(next(p for p in peers.PEERS if (p.name, p.mechanism) == ("timm", "xca")), TINY["tiny"])
+    assert theirs.fused_attn and use_fused_attn(experimental=True) == before
+
+
 def test_a_peer_that_only_says_to_be_the_same_is_not_timed():
     liar = next(peer for peer in peers.PEERS if peer.mechanism == "performer")
     with pytest.raises(ValueError, match="differs from our performer by .* wanted at most 1e-05"):
@@ -82,7 +89,7 @@ def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
                      for batch, both in ((1, False), (4, False), (4, True))]
 
 
-def line(peer, ratio, verdict, shape="stage1", differs="", rounds=5):
+def line(peer, ratio, verdict, shape="stage1", differs="", rounds=6):
     """One contest in one line, as `Contest.row` makes it."""
     return {"mechanism": "xca", "peer": peer, "shape": shape, "batch": 1, "dtype": "float32", "pass": "forward",
             "ratio": ratio, "verdict": verdict, "differs": differs, "rounds": rounds}
@@ -100,12 +107,12 @@ def test_standings_are_held_to_the_fastest_peer_of_the_same_function():
 
 def test_cases_with_few_quiet_rounds_do_not_count():
     """Nor does the second fastest peer take the place of one that could not be judged."""
-    lines = [line("slow", 0.2, "faster"), line("quick", 0.9, "inconclusive", rounds=4),
+    lines = [line("slow", 0.2, "faster"), line("quick", 0.9, "inconclusive", rounds=5),
              line("slow", 0.4, "faster", "stage3"), line("whole", 1.1, "inconclusive", peers.PYRAMID, rounds=0)]
     layer, pyramid = contests.standings(lines)
     assert (layer["value"], layer["n"], layer["context"]["not_judged"]) == (pytest.approx(0.4), 1, 1)
-    assert layer["text"].endswith("over 1 cases: faster in 1; 1 cases had fewer than 5 quiet rounds and do not count.")
-    assert pyramid["value"] is None and pyramid["reason"] == "1 cases had fewer than 5 quiet rounds"
+    assert layer["text"].endswith("over 1 cases: faster in 1; 1 cases had fewer than 6 quiet rounds and do not count.")
+    assert pyramid["value"] is None and pyramid["reason"] == "1 cases had fewer than 6 quiet rounds"
 
 
 def test_the_cases_and_the_time_that_they_take():

@@ -133,11 +133,11 @@ def test_a_kernel_that_resets_no_peak_gives_no_figure(monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------- the self-test
-def play(comparisons=12, spread=0.002, drift=1.0, **options):
-    """The self-test of a module that takes 20 ms; a biased clock runs `drift` times as fast for the second name."""
+def play(comparisons=12, spread=0.002, rounds=8, **options):
+    """The self-test of a module that takes 20 ms, a little more or less."""
     clock = Clock()
     return selftest.self_test(Sleeper(clock, 0.02, spread), SIZE, comparisons=comparisons, seconds=1e3, clock=clock,
-                              load=Quiet(), loaded=False, rounds=8, device="cpu", **options)
+                              load=Quiet(), loaded=False, rounds=rounds, device="cpu", **options)
 
 
 def test_a_model_is_not_called_different_from_itself():
@@ -145,7 +145,33 @@ def test_a_model_is_not_called_different_from_itself():
     assert found.count("all") == found.count("quiet") == 12 and found.count("loaded") == 0
     assert found.count("all", *selftest.FALSE) == 0 and found.count("all", "tie") == 12
     assert found.bound() == pytest.approx(1 - 0.05 ** (1 / 12)) and found.bound("loaded") is None
-    assert found.text.startswith("Of 12 comparisons of a model with itself, 0 called it different (0 of 12 with the ")
+    assert found.text.startswith("Of 12 comparisons of a model with itself, 12 had enough quiet rounds for a verdict: "
+                                 "12 were ties, 0 inconclusive, and 0 called it different (0 of 12 with the machine ")
+
+
+def test_with_narrower_intervals_more_are_called_different(monkeypatch):
+    """The usual intervals of 95 % lie within those that were asked for, here 99.9 %."""
+    monkeypatch.setattr(judging, "MIN_FLOOR", 0.0)
+    monkeypatch.setattr(judging, "judge", lambda low, high, floor: "faster" if high < 1 else "slower" if low > 1
+                        else "inconclusive")
+    found = play(comparisons=40, spread=0.05, confidence=0.999, rounds=12)
+    asked, usual = (found.count("all", *selftest.FALSE, usual=usual) for usual in (False, True))
+    assert asked < usual and found.bound() < found.bound(usual=True)
+    assert f"With intervals of 95%, {usual} of 40 would call it different" in found.text
+
+
+def test_without_quiet_rounds_nothing_is_judged():
+    """A false call among three judged comparisons is one of three, however many were not judged."""
+    trial = {"ratio": 1.0, "low": 0.9, "high": 1.1, "floor": 0.02, "rounds": 9, "loaded": False}
+    few = [selftest.Trial(verdict=selftest.NOT_JUDGED, usual=selftest.NOT_JUDGED, disturbed=6, **trial)] * 97
+    some = [selftest.Trial(verdict=v, usual=v, disturbed=0, **trial) for v in ("tie", "tie", "slower")]
+    none, found = (selftest.SelfTest(tuple(t), 3.0, 0.99, 1, 2, "cpu") for t in (few, few + some))
+    assert found.judged("all") == 3 and found.bound() == pytest.approx(0.8646, abs=1e-4)       # 1 of 3
+    assert none.bound() is None and none.text == ("None of 97 comparisons of a model with itself had the 8 quiet "
+                                                  "rounds of a verdict.")
+    assert {row["quantity"]: row["value"] for row in none.rows() if row["suffix"] == "all"} == {
+        "comparisons": 97, "not_judged": 97, "ties": 0, "inconclusive": 0, "false_calls": 0, "false_call_bound": None,
+        "usual_false_calls": 0, "usual_false_call_bound": None}
 
 
 def test_a_protocol_without_a_floor_is_found_out(monkeypatch):
@@ -172,7 +198,8 @@ def test_the_load_runs_beside_every_second_comparison_and_ends(tmp_path):
     assert [t.loaded for t in found.trials] == [False, True, False]
     assert multiprocessing.active_children() == []
     made = {r.name: r for r in results.record("selftest.softmax", found, to=tmp_path / "cpu" / "12_selftest.json")}
-    assert made["selftest.softmax.false_calls.loaded"].n == 1 and made["selftest.softmax.false_calls.all"].n == 3
-    assert made["selftest.softmax.inconclusive.all"].value == 3             # two rounds are too few
+    assert [made[f"selftest.softmax.comparisons.{kind}"].value for kind in selftest.KINDS] == [3, 2, 1]
+    assert made["selftest.softmax.not_judged.all"].value == 3               # two rounds are too few
+    assert made["selftest.softmax.false_calls.all"].n == 0
     assert len(made["selftest.softmax.self_test.b3"].context["quiet"]["ratio"]) == 2
     assert made["selftest.softmax.self_test.b3"].text == found.text

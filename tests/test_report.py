@@ -1,11 +1,13 @@
 """The report of a device: keeps to its budget, goes on where it was, and stays small."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from medbench import config, report, results
 from medbench.commands import seconds_in
+from medbench.models import build_model
 from medbench.report import Step
 
 
@@ -50,10 +52,17 @@ def test_the_budget_is_kept_and_what_did_not_fit_is_said(world):
     states, ran, folder = go([step("a", 20), step("b", 20), step("c", 20)], 60.0)
     assert states == [("a", "done"), ("b", "done"), ("c", "done")]
     assert ran == [("a", 20), ("b", 20), ("c", 14)]             # 60 less two steps of 22, less the 2 s around
-    states, ran, folder = go([step("a", 20), step("b", 20), step("c", 20)], 30.0, folder.parent / "short")
-    assert states == [("a", "done"), ("b", "done"), ("c", "not run")] and ran == [("a", 20), ("b", 6)]
+    states, ran, folder = go([step("a", 20), step("b", 20), step("c", 20)], 36.0, folder.parent / "short")
+    assert states == [("a", "done"), ("b", "done"), ("c", "not run")] and ran == [("a", 20), ("b", 12)]
     text = (folder / report.SUMMARY).read_text()
-    assert "- not run: c (needs about 7 s, 0 s of the budget are left)" in text
+    assert "- not run: c (needs about 12 s, 0 s of the budget are left)" in text
+
+
+def test_with_less_than_half_of_its_time_a_step_waits_for_the_next_report(world):
+    step, go = world
+    assert go([step("a", 20), step("b", 40)], 40.0)[0] == [("a", "done"), ("b", "not run")]     # 16 of 40 s
+    states, ran, _ = go([step("a", 20), step("b", 40)], 40.0)
+    assert states == [("a", "done"), ("b", "done")] and ran == [("b", 38)]
 
 
 def test_it_goes_on_where_it_was_and_tries_again_what_failed(world):
@@ -109,10 +118,11 @@ def test_no_error_of_a_step_ends_the_report(world, error):
 
 def test_an_error_names_no_folder(world):
     step, go = world
-    error = RuntimeError("g++ /tmp/torchinductor_ann/ab/cabc.cpp failed, see ~/logs/x/y.txt and https://a.org")
+    error = RuntimeError(f"g++ /tmp/torchinductor_ann/ab/cabc.cpp failed in {Path.home()}, see ~/logs/x/y.txt, "
+                         "https://a.org/b/c/d.html")
     _, _, folder = go([step("a", 20, error=error)], 60.0)
     text = (folder / report.SUMMARY).read_text()
-    assert "_ann" not in text and "g++ cabc.cpp failed, see y.txt and https://a.org" in text
+    assert "_ann" not in text and "g++ cabc.cpp failed in ~, see y.txt, https://a.org/b/c/d.html" in text
 
 
 def test_only_the_folder_of_a_report_is_gone_on_with(world, monkeypatch, tmp_path):
@@ -143,12 +153,14 @@ def test_the_plan_has_what_matters_first_and_fits_the_device(monkeypatch):
     names = [step.name for step in report.plan(config.profile("laptop"), "cpu", 540.0)]
     assert names[:5] == ["costs", "latency float32 b1", "latency float32 b16", "latency bfloat16 b1",
                          "latency bfloat16 b16"]
-    assert "energy" not in names and "openvino int8 b16" in names and names[-1] == "peers"
+    assert {"energy", "openvino int8 b16", "best float32 b16", "best int8 b1", "peers xca"} <= set(names)
+    assert names[-1] == "peers window" and "best bfloat16 b1" in names
     assert not [name for name in names if name.startswith("cudagraph") or name == "onnxruntime bfloat16 b1"]
     monkeypatch.setattr(report, "resolve_device", lambda device: type("Device", (), {"type": "cuda"}))
     names = [step.name for step in report.plan(config.profile("full"), "cuda", 540.0)]
-    assert {"energy", "cudagraph bfloat16 b256", "compile float32 b1"} <= set(names) and "peers" not in names
-    assert not [name for name in names if name.startswith(("openvino", "onnxruntime", "scaling threads"))]
+    assert {"energy", "cudagraph bfloat16 b256", "compile float32 b1"} <= set(names)
+    assert "best float32 b256" in names and "best int8 b1" not in names
+    assert not [name for name in names if name.startswith(("openvino", "onnxruntime", "scaling threads", "peers"))]
 
 
 def test_the_first_steps_record_what_chapters_11_and_12_show(tmp_path, monkeypatch):
@@ -163,4 +175,23 @@ def test_the_first_steps_record_what_chapters_11_and_12_show(tmp_path, monkeypat
     assert f"# {folder.name}" in report.summary(folder, [])
     samples = [record["samples"] for path in folder.glob("12*.json")
                for record in json.loads(path.read_text())["records"] if record["quantity"] == "latency"]
-    assert samples and all(0 < len(own) <= report.SAMPLES for own in samples)
+    assert samples and all(0 < len(own) <= 40 for own in samples)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_whole_report_has_at_most_eight_files(device, monkeypatch):
+    """Each step asks where its records go, and here gets no answer."""
+    chapters = set()
+
+    def here(chapter, device):
+        chapters.add(chapter)
+        raise BlockingIOError
+    monkeypatch.setattr(results, "here", here)
+    monkeypatch.setattr(report, "build_model", lambda name, preset: build_model(name, "smoke"))
+    monkeypatch.setattr(report, "resolve_device", lambda _: type("Device", (), {"type": device}))
+    for step in report.plan(config.profile("full"), device, 540.0):
+        with pytest.raises(BlockingIOError):
+            step.run(5.0)
+    wanted = {"11_cost", "12_latency", "12_runtimes", "12_selftest", "12_scaling"}
+    assert chapters == wanted | ({"12_peers"} if device == "cpu" else set())
+    assert len(chapters | {report.DIARY, report.SUMMARY}) <= 8

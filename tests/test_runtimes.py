@@ -71,14 +71,14 @@ def test_a_group_has_a_row_for_every_model_and_says_why_one_is_missing(monkeypat
     for name, rows in found.rows.items():
         made = results.record(f"runtime.eager.float32.{name}", rows, to=to)
         assert {record.model for record in made} == {name} and len({record.name for record in made}) == len(made)
-        assert all(len(record.samples or ()) <= runtimes.SAMPLES for record in made)
+        assert all(len(record.samples or ()) <= 40 for record in made)
         assert f"runtime.eager.float32.{name}.latency.b2" in {record.name for record in made}
 
 
-def test_samples_are_thinned_evenly_and_said():
-    row = runtimes._thinned({"quantity": "latency", "samples": list(range(1000)), "context": {}})
-    assert len(row["samples"]) == 40 and row["samples"][0] == 0 and row["samples"][-1] == 999
-    assert row["context"] == {"samples_of": 1000}
+def test_samples_are_thinned_evenly():
+    timing = latency.Timing("xca", 1, "float32", "eager", samples=tuple(range(1000)))
+    assert timing.thinned().samples == tuple(range(0, 1000, 25)) and timing.thinned(3).samples == (0, 334, 668)
+    assert latency.Timing("xca", 1, "float32", "eager").thinned().samples == ()
 
 
 def test_int8_has_no_share_of_a_roofline_and_says_so():

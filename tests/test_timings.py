@@ -64,15 +64,33 @@ def test_a_device_shows_its_own_records_and_else_those_of_the_fullest(places):
                                          "inconclusive": 0, "slower": 0, "not judged": 2}
 
 
+def test_every_contest_has_a_cell_with_the_sign_of_its_verdict(places):
+    def ratio(shape, batch, dtype, way, value, verdict, **more):
+        context = {"peer": "timm", "shape": shape, "batch": batch, "dtype": dtype, "pass": way, "differs": "",
+                   "verdict": verdict} | more
+        return {"quantity": "ratio", "value": value, "unit": "1", "suffix": f"{shape}.b{batch}.{dtype}.{way}",
+                "context": context} | ({} if value else {"reason": "not timed"})
+    rows = [ratio("stage3", 16, "bfloat16", "both", 0.71, "faster"),
+            ratio("stage1", 1, "float32", "forward", 1.2, "slower"),
+            ratio("stage3", 16, "bfloat16", "forward", None, "not timed")]
+    other = [ratio("stage1", 1, "float32", "forward", 0.5, "faster", peer="p", differs="in this")]
+    file("mine", "12_peers", {"peers.xca.timm": rows, "peers.performer.p": other}, places / "here")
+    page = timings.contests_page(timings.recorded("12_peers", "cpu"))
+    assert list(page.columns) == [("stage1", "fp32", "1"), ("stage3", "bf16", "16"), ("stage3", "bf16", "16 grad")]
+    assert list(page.loc[("xca", "timm")]) == ["1.20 -", "-", "0.71 +"]
+    assert list(page.loc[("performer", "p (another function)")]) == ["0.50 +", "", ""]
+
+
 def test_the_self_test_has_a_row_for_each_kind(places):
-    trial = [selftest.Trial(loaded, verdict, 1.0, 0.9, 1.1, 0.02, 9, 0) for loaded, verdict in
-             ((False, "tie"), (True, "inconclusive"), (False, "faster"))]
+    trial = [selftest.Trial(loaded, verdict, verdict, 1.0, 0.9, 1.1, 0.02, 9, 0) for loaded, verdict in
+             ((False, "tie"), (True, selftest.NOT_JUDGED), (False, "faster"))]
     file("mine", "12_selftest", {"selftest.softmax": selftest.SelfTest(tuple(trial), 3.0, 0.99, 1, 2, "cpu")},
          places / "here")
     page = timings.selftest_page(timings.recorded("12_selftest", "cpu"))
     assert page["called different"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
     assert page["comparisons"].to_dict() == {"quiet": 2, "loaded": 1, "all": 3}
-    assert page.loc["all", "rate of false calls at most (%)"] > 33
+    assert page["rate at most (%)"].to_dict() == {"quiet": "97.5", "loaded": "-", "all": "97.5"}
+    assert page["called different at 95 %"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
 
 
 def test_growing_sizes_come_back_from_records(places):
@@ -81,7 +99,7 @@ def test_growing_sizes_come_back_from_records(places):
         ends = (None, None) if reason else (ms / 1000, ms / 1000)
         return scaling.Point(part, name, at, 10, 100, rounds, *ends, 0.01, reason,
                              {"batch": 1, "dtype": "float32", "dim": 96, "num_heads": 3})
-    for part, sizes in (("tokens", (64, 256)), ("sizes", (112, 224))):
+    for part, sizes in (("tokens", (64, 256)), ("sizes", (112, 224)), ("threads", (1, 2))):
         for at, xca in zip(sizes, (2.0, 0.5)):
             step = [point(part, "softmax", at, 1.0), point(part, "xca", at, xca),
                     point(part, "window", at, 1.0, "would need about 9.0 GB of 1.0 GB")]
@@ -96,6 +114,13 @@ def test_growing_sizes_come_back_from_records(places):
     assert memory["xca", 256] == pytest.approx(100 / 2**20)
     assert page.loc["xca", "224 px"] == "0.50 [0.50, 0.50]"
     assert page.loc["window", "112 px"].startswith("would need about")
+    assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
+    with pytest.raises(LookupError, match="12_scaling with sizes.*, batches.*; `python -m medbench scaling"):
+        timings.recorded("12_scaling", "cpu", needed=("sizes.*", "batches.*"))
+    file("other", "12_scaling", {"batches.xca": crossing.rows([point("batches", "xca", 1, 1.0)])["xca"]},
+         places / "edition")
+    assert timings.recorded("12_scaling", "cpu", needed=("batches.*",)).device == "other"
+    assert timings.recorded("12_scaling", "cpu").device == "mine"
 
 
 def test_a_device_that_did_not_run_a_model_says_so(places):

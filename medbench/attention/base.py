@@ -45,9 +45,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | No
         `(B, h, N, d)`.
     """
     if q.device.type == "cpu" and (_quicker_in_bf16(q, k) or bias is not None and bias.requires_grad):
-        k, v = k.contiguous().flatten(0, 1).transpose(1, 2), v.contiguous().flatten(0, 1)
-        b = q.new_zeros(1) if bias is None else bias.expand(len(q) // len(bias), *bias.shape).flatten(0, 2)
-        A = torch.baddbmm(b, q.flatten(0, 1), k, beta=bias is not None, alpha=q.shape[-1] ** -0.5)   # (B * h, N, r)
+        scale, k, v = q.shape[-1] ** -0.5, k.contiguous().flatten(0, 1).transpose(1, 2), v.contiguous().flatten(0, 1)
+        if bias is None:
+            A = torch.bmm(q.flatten(0, 1) * scale, k)                                # (B * h, N, r)
+        else:
+            b = bias.expand(len(q) // len(bias), *bias.shape).flatten(0, 2)
+            A = torch.baddbmm(b, q.flatten(0, 1), k, alpha=scale)
         return torch.bmm(F.dropout(A.softmax(-1), drop, training=drop > 0), v).view_as(q)
     if bias is not None and 1 < len(bias) < len(q):
         bias = bias.repeat(len(q) // len(bias), 1, 1, 1)

@@ -6,23 +6,28 @@ What lives here, top to bottom: `Orders`, what `python -m medbench runtimes` rec
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 from .. import runtimes
 from ..config import ALL_MODELS, MECHANISMS
 from ..export import DTYPES, RUNTIMES
+from .tables import ABSENT
 from .timings import recorded
-
-ABSENT = "-"                 # of what was not timed, or not asked
 
 
 @dataclass(frozen=True)
 class Orders:
-    """All groups of one device: `lines` as `runtimes.lines` makes them, `rows` {(runtime, dtype, batch): records}."""
+    """All groups of one device: `rows` {(runtime, dtype, batch): {model: its records' rows}}."""
 
     device: str
-    lines: list[dict]
     rows: dict[tuple[str, str, int], dict[str, list[dict]]]
+
+    @functools.cached_property
+    def lines(self) -> list[dict]:
+        """One line a model and group, as `runtimes.lines` makes them."""
+        return _lines(self.rows)
 
     def of(self, batch: int, best: bool = False) -> dict[tuple[str, str], dict[str, dict]]:
         """{(runtime, dtype): {model: line}} of one batch, without or with only the best runtimes."""
@@ -34,18 +39,16 @@ class Orders:
 
     def page(self, batch: int):
         """One row a runtime and dtype with a time, one column a model: rank and median in ms."""
-        import pandas as pd
 
         def cell(line: dict | None) -> str:
             if line is None or line["latency_ms"] is None:
                 return ABSENT
-            return f"{int(line['rank']) if line['rank'] else '?'} ({_ms(line['latency_ms'])})"
+            return f"{int(line['rank']) if line['rank'] else '?'} ({rounded(line['latency_ms'])})"
         found = self.of(batch) | self.of(batch, best=True)
         timed = [key for key in sorted(found, key=_place) if any(line["latency_ms"] for line in found[key].values())]
         found = {key: found[key] for key in timed}
         rows = {key: {name: cell(group.get(name)) for name in _names(group)} for key, group in found.items()}
-        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
-        return table.fillna(ABSENT)
+        return _indexed(rows).fillna(ABSENT)
 
     def missing(self) -> list[str]:
         """Why there is nothing for some models, each reason once with its runtimes, number types and models."""
@@ -64,7 +67,6 @@ class Orders:
     def checks_page(self, batch: int):
         """One row a runtime and dtype: how wrong the worst model is, how often the least faithful one decides as in
         eager float32, and the longest that a model took to be exported and to answer first."""
-        import pandas as pd
         rows = {}
         for key, group in self.of(batch).items():
             own = [line for line in group.values() if line["latency_ms"] is not None]
@@ -73,8 +75,8 @@ class Orders:
                 rows[key] = {"largest error (1)": f"{max(line['output_error'] for line in own):.1g}",
                              "same decisions, at least (%)": f"{100 * min(same):.1f}" if same else ABSENT,
                              "export, at most (s)": f"{max(line['export_s'] for line in own):.1f}",
-                             "first call, at most (ms)": _ms(max(line["first_call_ms"] for line in own))}
-        return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows, names=["runtime", "dtype"]))
+                             "first call, at most (ms)": rounded(max(line["first_call_ms"] for line in own))}
+        return _indexed(rows)
 
     def ceilings(self) -> tuple[dict[str, float], float]:
         """({dtype: FLOP/s}, byte/s), the best that was measured before any group."""
@@ -107,7 +109,7 @@ class Orders:
         for (_, dtype), group in self.of(batch, best=True).items():
             own = {name: line for name, line in group.items() if line["latency_ms"] is not None}
             columns[dtype, "runtime"] = {name: line["by"] for name, line in own.items()}
-            columns[dtype, "ms"] = {name: _ms(line["latency_ms"]) for name, line in own.items()}
+            columns[dtype, "ms"] = {name: rounded(line["latency_ms"]) for name, line in own.items()}
             if dtype in shares:
                 columns[dtype, "roofline (%)"] = {name: f"{100 * share:.0f}" for name, share in shares[dtype].items()}
         table = pd.DataFrame(columns)
@@ -117,18 +119,33 @@ class Orders:
         """Times over times, the largest there are, of mechanisms: `runtime`, one in its slowest over its fastest
         runtime in float32; `dtype`, the same over all number types too; `mechanism`, the slowest over the fastest in
         one runtime and number type. 1 where there is nothing to compare."""
-        times = {key: {name: group[name]["latency_ms"] for name in MECHANISMS
-                       if name in group and group[name]["latency_ms"] is not None}
-                 for key, group in self.of(batch).items()}
+        times = self._times(batch)
         single = [own for (_, dtype), own in times.items() if dtype == "float32"]
         sets = {"runtime": [[own[name] for own in single if name in own] for name in MECHANISMS],
                 "dtype": [[own[name] for own in times.values() if name in own] for name in MECHANISMS],
                 "mechanism": [list(own.values()) for own in times.values()]}
         return {what: max((max(own) / min(own) for own in each if own), default=1.0) for what, each in sets.items()}
 
+    def quickest(self, batch: int) -> dict[str, str]:
+        """{runtime: the number type in which the mechanisms take the least time, by the geometric mean of the medians
+        of those that were timed in all}; runtimes with one number type have none."""
+        found = {}
+        for (runtime, dtype), own in self._times(batch).items():
+            if own:
+                found.setdefault(runtime, {})[dtype] = own
+        common = {runtime: set.intersection(*map(set, own.values())) for runtime, own in found.items() if len(own) > 1}
+        return {runtime: min(found[runtime], key=lambda dtype: math.prod(found[runtime][dtype][name] for name in names))
+                for runtime, names in common.items() if names}
+
+    def _times(self, batch: int) -> dict[tuple[str, str], dict[str, float]]:
+        """{(runtime, dtype): {mechanism: median in ms}} of those that were timed."""
+        return {key: {name: group[name]["latency_ms"] for name in MECHANISMS
+                      if name in group and group[name]["latency_ms"] is not None}
+                for key, group in self.of(batch).items()}
+
     def row(self, batch: int) -> dict:
-        """How often each model is first, where ResNet-50 stands beside softmax attention, and what matters more, the
-        runtime or the mechanism: as sentences."""
+        """How often each model is first, where ResNet-50 stands beside softmax attention, which number type is the
+        quickest, and what matters more, the runtime or the mechanism: as sentences."""
         images = "one image" if batch == 1 else f"{batch} images"
         groups = {key: group for key, group in self.of(batch).items() if any(line["rank"] for line in group.values())}
         found = {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}"}
@@ -143,25 +160,29 @@ class Orders:
                  "inconclusive": "not told apart from softmax attention",
                  "slower": "slower than softmax attention"}
         cnn = "; ".join(f"{words[v]} in {', '.join(beside[v])}" for v in words if v in beside)
-        spread = self.spreads(batch)
+        spread, types = self.spreads(batch), {}
+        for runtime, dtype in self.quickest(batch).items():
+            types.setdefault(dtype, []).append(runtime)
+        kinds = "; ".join(f"{dtype} in {', '.join(types[dtype])}" for dtype in DTYPES if dtype in types)
         return found | {"text": (
             f"On {self.device}, with {images} at a time, in {len(groups)} combinations of runtime and number type, "
             f"first or sharing the first place are: {said}." + (f" ResNet-50 is {cnn}." if cnn else "") +
+            (f" The quickest number type is {kinds}." if kinds else "") +
             f" In float32 the runtime changes a mechanism's time up to {spread['runtime']:.1f} times, runtime and "
             f"number type together up to {spread['dtype']:.1f} times; within one of the combinations the slowest "
             f"mechanism takes up to {spread['mechanism']:.1f} times as long as the fastest.")}
 
 
-def orders(device="auto") -> Orders:
-    """What the command recorded on this device, else on the device with the most records.
+def orders(device="auto", batches: tuple[int, ...] = ()) -> Orders:
+    """What the command recorded on this device, else on the device with the most records; with all of the `batches`.
 
     Raises: LookupError: nobody has run it.
     """
-    file = recorded("12_runtimes", device)
+    file = recorded("12_runtimes", device, tuple(f"runtime.*.b{batch}" for batch in batches) or ("*",))
     found = runtimes.recorded(file.records)
     found = _best_unranked(found) | found
     rows = {key: found[key] for key in sorted(found, key=_place)}
-    return Orders(file.device, _lines(rows), rows)
+    return Orders(file.device, rows)
 
 
 def _lines(rows: dict) -> list[dict]:
@@ -179,6 +200,13 @@ def _best_unranked(found: dict) -> dict:
     return {key: group for key, group in best.items() if group}
 
 
+def _indexed(rows: dict[tuple[str, str], dict]):
+    """A DataFrame of rows by (runtime, dtype); an empty one of none."""
+    import pandas as pd
+    index = pd.MultiIndex.from_arrays([*zip(*rows)] or [[], []], names=["runtime", "dtype"])
+    return pd.DataFrame(list(rows.values()), index)
+
+
 def _place(key: tuple) -> tuple[int, int]:
     """Where a (runtime, dtype, ...) stands: by dtype, and within it as `export.RUNTIMES` has them, the best last."""
     return DTYPES.index(key[1]), (*RUNTIMES, runtimes.BEST).index(key[0])
@@ -189,5 +217,6 @@ def _names(known) -> list[str]:
     return [name for name in ALL_MODELS if name in known]
 
 
-def _ms(value: float) -> str:
+def rounded(value: float) -> str:
+    """Milliseconds for the page: three digits."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"

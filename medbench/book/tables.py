@@ -6,6 +6,8 @@ import math
 
 from .. import machine
 
+ABSENT = "-"                 # in a cell without a number
+
 
 def of_one_device(table, device="auto"):
     """Records of one device: the chapter's if it has any, else the device with the most.
@@ -22,7 +24,7 @@ def with_interval(value, low, high, digits: int) -> str:
     def known(number) -> bool:
         return number is not None and math.isfinite(number)
     if not known(value):
-        return "-"
+        return ABSENT
     text = f"{value:.{digits}f}"
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if known(low) and known(high) else text
 

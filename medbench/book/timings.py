@@ -6,11 +6,16 @@ what the commands have recorded that take too long for a chapter: the self-test,
 
 from __future__ import annotations
 
-from .. import crossing, latency, results, scaling
+import fnmatch
+
+from .. import crossing, latency, peers, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
-from .tables import with_interval
+from .tables import ABSENT, with_interval
 
+SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a contest, in a cell
+OTHER = " (another function)"
+CASES = [*peers.SHAPES, peers.PYRAMID, "fp32", "bf16", "1", "16", "16 grad"]  # in the order of the page
 COMMANDS = {"12_selftest": "latency --self-test", "12_runtimes": "runtimes", "12_peers": "peers",
             "12_scaling": "scaling"}
 
@@ -73,15 +78,20 @@ def roof_points(roofs, batch: int):
 
 
 # --------------------------------------------------------------------------------------------- what commands recorded
-def recorded(chapter: str, device="auto") -> ResultFile:
+def recorded(chapter: str, device="auto", needed: tuple[str, ...] = ("*",)) -> ResultFile:
     """The records of one of `COMMANDS`: of this device if it was run here, else of another device, the fullest.
 
+    Args: `needed`: patterns such as `"sizes.*"`; a file without a record for each of them, of a run that was not
+        finished, is passed over.
     Raises: LookupError: nobody has run it.
     """
-    found = {file.device: file for file in results.files() if file.chapter == chapter}     # those made here come last
+    def whole(file: ResultFile) -> bool:
+        return all(any(fnmatch.fnmatchcase(r.name, pattern) for r in file.records) for pattern in needed)
+    found = {file.device: file for file in results.files()                # those made here come last
+             if file.chapter == chapter and whole(file)}
     if not found:
-        raise LookupError(f"there are no records of {chapter}; `python -m medbench {COMMANDS[chapter]} --record "
-                          f"{chapter}` makes them")
+        raise LookupError(f"there are no records of {chapter} with {', '.join(needed)}; `python -m medbench "
+                          f"{COMMANDS[chapter]} --record {chapter}` makes them")
     fullest = max(found.values(), key=lambda file: len(file.records))
     return found.get(device_name(device), fullest)
 
@@ -99,15 +109,15 @@ def said(file: ResultFile, *quantities: str, **context) -> dict:
 def selftest_page(file: ResultFile):
     """The self-test for the page: how many comparisons of a model with itself ended how, machine quiet or loaded."""
     import pandas as pd
-    counts = {r.name.split(".")[-1]: r.n for r in file.records if r.quantity == "false_calls"}
-    columns = {"false_calls": "called different", "ties": "ties", "inconclusive": "inconclusive",
-               "false_call_bound": "rate of false calls at most (%)"}
-    rows = {kind: {"comparisons": n} for kind, n in counts.items()}
+    columns = {"comparisons": "comparisons", "not_judged": "not judged", "ties": "ties", "inconclusive": "inconclusive",
+               "false_calls": "called different", "false_call_bound": "rate at most (%)",
+               "usual_false_calls": "called different at 95 %", "usual_false_call_bound": "rate at most at 95 % (%)"}
+    cells = {}
     for r in file.records:
         if r.quantity in columns:
-            shown = round(100 * r.value, 1) if r.quantity == "false_call_bound" else r.value
-            rows[r.name.split(".")[-1]][columns[r.quantity]] = shown
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(["quiet", "loaded", "all"])
+            shown = r.value if "bound" not in r.quantity else ABSENT if r.value is None else f"{100 * r.value:.1f}"
+            cells.setdefault(columns[r.quantity], {})[r.name.split(".")[-1]] = shown
+    return pd.DataFrame({column: cells[column] for column in columns.values()}).reindex(["quiet", "loaded", "all"])
 
 
 def peers_page(file: ResultFile):
@@ -119,6 +129,21 @@ def peers_page(file: ResultFile):
         "not judged": r.context["not_judged"]}
         for r in file.records if r.quantity == "mean_ratio"}
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def contests_page(file: ResultFile):
+    """Every contest, one row a peer and one column a case: our time over theirs, and a sign for the verdict."""
+    import pandas as pd
+    types = {"float32": "fp32", "bfloat16": "bf16"}
+    cells = {}
+    for r in file.records:
+        if r.quantity == "ratio":
+            c = r.context
+            row = r.name.split(".")[1], c["peer"] + (OTHER if c["differs"] else "")
+            case = c["shape"], types[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
+            cells.setdefault(case, {})[row] = ABSENT if r.value is None else f"{r.value:.2f} {SIGNS[c['verdict']]}"
+    table = pd.DataFrame(cells).rename_axis(index=["mechanism", "peer"], columns=["shape", "dtype", "images"])
+    return table.sort_index(axis=1, key=lambda level: level.map(CASES.index)).fillna("")
 
 
 def memory_lines(file: ResultFile):
@@ -143,8 +168,10 @@ def growth_page(file: ResultFile, part: str):
             return row.reason
         return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio to softmax (1)"] = table.apply(cell, axis=1)
-    table["at"] = [f"{size:,} {scaling.PARTS[part][1]}" for size in table["at"]]
-    return table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
+    unit = scaling.PARTS[part][1]
+    table["at"] = [f"{size:,} {unit.removesuffix('s') if size == 1 else unit}" for size in table["at"]]
+    page = table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
+    return page.rename_axis(columns=f"ratio to softmax (1), {file.device}")
 
 
 def devices(batch: int = 1):

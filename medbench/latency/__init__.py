@@ -10,16 +10,17 @@ protocol sees differences where there are none.
 
 from .candidates import Candidate, graphed
 from .coldstart import ColdStart, cold_start
-from .comparison import VERDICTS, Comparison, Round, Timing
+from .comparison import FEW, VERDICTS, Comparison, Round, Timing
 from .energy import Energy
 from .energy import measure as energy_per_image
-from .judging import MIN_FLOOR, MIN_ROUNDS, judge
+from .judging import MIN_FLOOR, MIN_ROUNDS, fewest_rounds, judge
 from .limits import BYTES, Ceilings, Roofline, ceilings, roofline
 from .memory import Peak
 from .memory import peak as peak_memory
-from .protocol import BUDGETS, compare
+from .protocol import BUDGETS, budget, compare
 from .selftest import SelfTest, self_test
 
-__all__ = ["BUDGETS", "BYTES", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
-           "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "ceilings", "cold_start",
-           "compare", "energy_per_image", "graphed", "judge", "peak_memory", "roofline", "self_test"]
+__all__ = ["BUDGETS", "BYTES", "FEW", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
+           "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "budget", "ceilings",
+           "cold_start", "compare", "energy_per_image", "fewest_rounds", "graphed", "judge", "peak_memory", "roofline",
+           "self_test"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from .timing import CONFIDENCE, Disturbance, milliseconds, samples_needed, suffi
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
 PERCENTILES = (90, 95, 99)
+FEW = 40                     # raw times that are kept of a model where a file holds hundreds of them
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,10 @@ class Timing:
     samples: tuple[float, ...] = field(default=(), repr=False)
     note: str | None = None
     confidence: float = CONFIDENCE
+
+    def thinned(self, most: int = FEW) -> Timing:
+        """The same with at most `most` raw times, evenly spaced; what was computed from all of them stays."""
+        return dataclasses.replace(self, samples=self.samples[::-(-len(self.samples) // most) or 1])
 
     def rows(self) -> list[dict]:
         """Latency (ms), percentiles, first call, images a second, ratio and verdict; suffix such as `b16`."""
@@ -136,7 +142,9 @@ class Comparison:
         parts = [f"{v} than {self.reference}: {', '.join(found[v])}" for v in ("faster", "slower") if found[v]]
         parts += [f"tied with it: {', '.join(found['tie'])}"] if found["tie"] else []
         parts += [f"inconclusive: {', '.join(found['inconclusive'])}"] if found["inconclusive"] else []
-        noise = f"The noise floor is {self.floor:.1%}; {self.disturbed} of {len(self.rounds)} rounds were disturbed."
+        quiet = f"{self.disturbed} of {len(self.rounds)} rounds were disturbed" if any(
+            r.load.known for r in self.rounds) else "whether others used the processors is not known on this system"
+        noise = f"The noise floor is {self.floor:.1%}; {quiet}."
         first = "; ".join(parts)
         return f"{first[:1].upper()}{first[1:]}. {noise}" if first else noise
 

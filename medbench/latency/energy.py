@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checks import in_range, whole
-from ..machine import energy_counter
+from ..machine import energy_counter, resolve_device
 
 IDLE_SHARE = 1 / 3           # of a window's seconds, to measure the idle power
 SETTLE_SECONDS = 2.0         # a GPU needs so long to lower its clocks after work
@@ -66,12 +66,13 @@ def measure(run: Callable[[Tensor], Tensor], x: Tensor, seconds: float = 30.0, *
     blank = energy_counter(device)
     if blank["joule"] is None:
         return Energy(None, len(x), f"no energy counter: {blank['reason']}")
+    place = resolve_device(device)
     with torch.inference_mode():
         run(x)                                               # what the first call sets up is not the image's
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(place)
         sleep(SETTLE_SECONDS)
-        _, idle, rest = _window(lambda: sleep(seconds * IDLE_SHARE), 0.0, device, clock)
-        found = [_window(lambda: run(x), seconds, device, clock) for _ in range(windows)]
+        _, idle, rest = _window(lambda: sleep(seconds * IDLE_SHARE), 0.0, place, clock)
+        found = [_window(lambda: run(x), seconds, place, clock) for _ in range(windows)]
     watt = idle / rest
     samples = [(joule - watt * taken) / (calls * len(x)) for calls, joule, taken in found]
     power = sum(joule for _, joule, _ in found) / sum(taken for _, _, taken in found)
@@ -85,7 +86,7 @@ def _window(work: Callable[[], object], seconds: float, device, clock: Callable[
     before, start, calls = energy_counter(device)["joule"], clock(), 0
     while not calls or clock() - start < seconds:
         work()
-        torch.cuda.synchronize()                             # or the queue would run on after the window
+        torch.cuda.synchronize(device)                       # or the queue would run on after the window
         calls += 1
     taken = clock() - start
     return calls, energy_counter(device)["joule"] - before, taken

@@ -1,7 +1,7 @@
 r"""From rounds to verdicts: medians, ratios to the reference, the noise floor of the A/A control.
 
-What lives here, top to bottom: `judged`, from the quiet rounds to one `Timing` a model; `judge`, the verdict on one
-interval.
+What lives here, top to bottom: `fewest_rounds` for a verdict; `again`, the control's name; `judged`, from the quiet
+rounds to one `Timing` a model; `paired`, one ratio; `judge`, the verdict on its interval.
 """
 
 from __future__ import annotations
@@ -12,39 +12,52 @@ import math
 import numpy as np
 
 from .comparison import PERCENTILES, Round, Timing
-from .timing import events_note, median_interval, resampled, samples_needed
+from .timing import CONFIDENCE, events_note, median_interval, resampled, samples_needed
 
-MIN_ROUNDS = 5               # quiet rounds below which there is no verdict
 MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
 
 Interval = tuple[float, float, float]
 
 
-def judged(timings: dict[str, Timing], done: list[Round], reference: str, again: str, seed: int,
+def fewest_rounds(confidence: float) -> int:
+    r"""Fewest rounds from which the median has an interval of that confidence at all, for below there is no verdict.
+
+    The widest interval that n values give, from the least to the largest, holds the median with $1 - 2^{1-n}$: 6 rounds
+    for 95 %, 8 for 99 %.
+    """
+    return math.ceil(1 - math.log2(1 - confidence))
+
+
+MIN_ROUNDS = fewest_rounds(CONFIDENCE)
+
+
+def again(reference: str) -> str:
+    """The name under which the reference takes part a second time."""
+    return f"{reference} (again)"
+
+
+def judged(timings: dict[str, Timing], done: list[Round], reference: str, seed: int,
            confidence: float) -> tuple[dict[str, Timing], Interval, float]:
     """Medians, ratios and verdicts from the quiet rounds, or from all of them, without a verdict, if too few are.
 
-    Args: `timings` so far, those with a `reason` stay as they are; `done`: all rounds; `again`: the second name of the
-        reference; `seed` of the resampling; `confidence` of all intervals.
+    Args: `timings` so far, those with a `reason` stay as they are; `done`: all rounds, in which the reference takes
+        part twice; `seed` of the resampling; `confidence` of all intervals.
     Returns: the timings, the control (ratio, low, high) and the noise floor.
     """
     quiet = [r for r in done if not r.load.disturbed]
-    why = None if len(quiet) >= MIN_ROUNDS else (f"{len(quiet)} of {len(done)} rounds were quiet and {MIN_ROUNDS} are "
-                                                 f"needed; give it more time on a quieter machine")
+    fewest = fewest_rounds(confidence)
+    why = None if len(quiet) >= fewest else (f"{len(quiet)} of {len(done)} rounds were quiet and {fewest} are needed; "
+                                             f"give it more time on a quieter machine")
     used = done if why else quiet
     draws = resampled([r.process for r in used], seed)
-    names = [name for name in used[0].order if name == again or not timings[name].reason]
-    values = {name: np.array([max(r.value(name), 1e-12) for r in used]) for name in names}
-
-    def ratio(name: str) -> Interval:
-        logs = np.log(values[name] / values[reference])
-        return tuple(math.exp(v) for v in median_interval(logs, draws, confidence))
-    control = ratio(again)
+    names = [name for name in used[0].order if name != again(reference) and not timings[name].reason]
+    timings, control = dict(timings), paired(used, again(reference), reference, draws, confidence)
     floor = max(MIN_FLOOR, *(math.exp(abs(math.log(bound))) - 1 for bound in control[1:]))
-    for name in set(names) - {again}:
-        middle, low, high = ratio(name)
+    for name in names:
+        middle, low, high = paired(used, name, reference, draws, confidence)
         verdict = "reference" if name == reference else "inconclusive" if why else judge(low, high, floor)
-        medians = dict(zip(("median", "low", "high"), median_interval(values[name], draws, confidence)))
+        values = np.array([r.value(name) for r in used])
+        medians = dict(zip(("median", "low", "high"), median_interval(values, draws, confidence)))
         timings[name] = dataclasses.replace(timings[name], **medians, **_calls(name, used, done), ratio=middle,
                                             ratio_low=low, ratio_high=high, verdict=verdict, reason=why,
                                             confidence=confidence)
@@ -60,6 +73,16 @@ def _calls(name: str, used: list[Round], done: list[Round]) -> dict:
             "percentiles": {p: float(np.percentile(samples, p)) for p in PERCENTILES
                             if len(samples) >= samples_needed(p)},
             "events_over_clock": agree, "note": events_note(agree, float(np.median([outer for _, outer in both])))}
+
+
+def paired(rounds: list[Round], name: str, reference: str, draws: np.ndarray,
+           confidence: float = CONFIDENCE) -> Interval:
+    """The median over rounds of one model's time over another's, with its interval.
+
+    Args: `draws` from `timing.resampled` of these rounds' processes.
+    """
+    logs = [math.log(max(r.value(name), 1e-12) / max(r.value(reference), 1e-12)) for r in rounds]
+    return tuple(math.exp(v) for v in median_interval(np.array(logs), draws, confidence))
 
 
 def judge(low: float, high: float, floor: float) -> str:

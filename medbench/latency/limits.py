@@ -1,7 +1,7 @@
 r"""What this device can do at most, measured, and what that means for a model.
 
-What lives here, top to bottom: `Ceilings` and `ceilings`, which measure the rate of matrix products and the memory
-bandwidth; `Roofline` and `roofline`, the least time that a model can take under them.
+What lives here, top to bottom: `Ceilings` and `ceilings`, which measure the rate of products, of matrices or in a
+convolution, and the memory bandwidth; `Roofline` and `roofline`, the least time that a model can take under them.
 
 Source: Williams, Waterman and Patterson 2009, "Roofline", Communications of the ACM 52(4).
 """
@@ -102,7 +102,7 @@ def _matrices(side: int, rand) -> tuple:
 
 def _convolution(side: int, rand) -> tuple:
     """(call, its argument, FLOP) of a 3 x 3 convolution of about the same size, channels last."""
-    channels, pixels = side // 8, max(8, side // 32)
+    channels, pixels = max(1, side // 8), max(8, side // 32)
     x, weight = (t.contiguous(memory_format=torch.channels_last)
                  for t in (rand(4, channels, pixels, pixels), rand(channels, channels, 3, 3)))
     return functools.partial(F.conv2d, weight=weight), x, 2 * weight.numel() * 4 * (pixels - 2)**2

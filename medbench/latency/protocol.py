@@ -26,7 +26,7 @@ from ..checks import in_range, one_of, whole
 from ..machine import cores, resolve_device, state
 from .candidates import Candidate, candidate
 from .comparison import Comparison, Round, Timing
-from .judging import judged
+from .judging import again, judged
 from .processes import fresh, packed
 from .timing import CONFIDENCE, Load, between, median_interval, prepared, read_load, resampled_rounds, timer_for
 
@@ -56,6 +56,7 @@ class Settings:
     precision: float
     clock: Callable[[], float]
     load: Callable[[], Load]
+    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def compare(models: dict, input_size: tuple[int, ...], *, rounds: int = 30, seco
     in_range("confidence", confidence, 0.5, 0.9999)
     place, before = resolve_device(device), state(device)
     settings = Settings(tuple(input_size), rounds, seconds, threads or cores(), str(place), seed, reference, dtype,
-                        precision, clock, load)
+                        precision, clock, load, confidence)
     parts = [_measure(models, settings)] if processes == 1 else _in_processes(models, settings, processes)
     done = [r for part in parts for r in part.rounds]
-    timings, control, floor = judged(_together(parts), done, reference, _again(reference), seed, confidence)
+    timings, control, floor = judged(_together(parts), done, reference, seed, confidence)
     stopped = next(s for s in ("seconds", "disturbed", "rounds", "precise") if s in [part.stopped for part in parts])
     return Comparison(timings, reference, control, floor, tuple(done), stopped, clock() - started, settings.threads,
                       str(place), processes, confidence, before, state(device))
@@ -128,11 +129,6 @@ def _check(models, input_size, reference, rounds, seconds, threads, dtype) -> st
     return reference
 
 
-def _again(reference: str) -> str:
-    """The name under which the reference takes part a second time."""
-    return f"{reference} (again)"
-
-
 def _measure(models: dict, s: Settings, process: int = 0) -> Part:
     """Gate, warm up and time all models in this process, which is the one of that number."""
     started, place = s.clock(), torch.device(s.device)
@@ -147,8 +143,8 @@ def _measure(models: dict, s: Settings, process: int = 0) -> Part:
         for name, run in runs.items():
             calls[name], warm = _warm_up(run, x, timer, 0.25 * s.seconds / len(runs), s.clock)
             timings[name] = dataclasses.replace(timings[name], warm=warm)
-        again = _again(s.reference)
-        runs[again], calls[again] = runs[s.reference], calls[s.reference]
+        control = again(s.reference)
+        runs[control], calls[control] = runs[s.reference], calls[s.reference]
         done, stopped = _rounds(runs, calls, x, timer, s, started + s.seconds, process)
     return Part(timings, done, stopped, s.clock() - started)
 
@@ -185,6 +181,12 @@ def _together(parts: list[Part]) -> dict[str, Timing]:
 
 
 # --------------------------------------------------------------------------------------------- correct before timed
+def budget(dtype: str, place: torch.device) -> float:
+    """Largest error over largest output that is allowed on a device, before anything is timed there."""
+    tf32 = place.type == "cuda" and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    return TF32_BUDGET if dtype == "float32" and tf32 else BUDGETS[dtype]
+
+
 def _gate(c: Candidate, x: Tensor, timer) -> Timing:
     """Time the first call and compare two images of its output with float64.
 
@@ -202,8 +204,7 @@ def _gate(c: Candidate, x: Tensor, timer) -> Timing:
     if lost := int((~output.isfinite()).sum()):
         return dataclasses.replace(blank, reason=f"{lost} of {output.numel()} outputs are not finite")
     error = float((got - wanted).abs().max() / wanted.abs().max().clamp_min(1e-30))
-    tf32 = x.is_cuda and (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
-    allowed = TF32_BUDGET if c.dtype == "float32" and tf32 else BUDGETS[c.dtype]
+    allowed = budget(c.dtype, x.device)
     reason = None if error <= allowed else (f"output differs from float64 by {error:.2g} of its largest value; "
                                             f"{c.dtype} may differ by {allowed:g}")
     return dataclasses.replace(blank, error=error, reason=reason)
@@ -242,14 +243,14 @@ def _rounds(runs, calls, x, timer, s: Settings, deadline: float, process: int) -
             return done, "rounds"
         if len(done) >= 3 * s.rounds:
             return done, "disturbed"
-        if len(quiet) >= 10 and len(quiet) % 5 == 0 and _narrow(quiet, runs, s.precision, s.seed):
+        if len(quiet) >= 10 and len(quiet) % 5 == 0 and _narrow(quiet, runs, s):
             return done, "precise"
         if s.clock() + longest > deadline:
             return done, "seconds"
 
 
-def _narrow(rounds: list[Round], names, precision: float, seed: int) -> bool:
+def _narrow(rounds: list[Round], names, s: Settings) -> bool:
     """Whether each median's interval is within `precision` of it."""
-    draws = resampled_rounds(len(rounds), seed)
-    found = (median_interval(np.array([r.value(name) for r in rounds]), draws) for name in names)
-    return all(high - low <= 2 * precision * middle for middle, low, high in found)
+    draws = resampled_rounds(len(rounds), s.seed)
+    found = (median_interval(np.array([r.value(name) for r in rounds]), draws, s.confidence) for name in names)
+    return all(high - low <= 2 * s.precision * middle for middle, low, high in found)

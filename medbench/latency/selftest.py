@@ -4,12 +4,14 @@ What lives here, top to bottom: `Trial` and `SelfTest`, what comes out; `self_te
 the load that runs beside every second comparison.
 
 Both sides are the same module, so each verdict "faster" or "slower" is a false call, which the protocol has to avoid
-whether the machine is left alone or not. "Inconclusive" is no false call: it says that the noise was too large.
+whether the machine is left alone or not. "Inconclusive" is no false call: it says that the noise was too large. A
+comparison with too few quiet rounds is not judged at all, and does not count among those that were right.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -21,10 +23,12 @@ from torch import nn
 from ..checks import whole
 from ..machine import cores
 from .comparison import Comparison
+from .judging import fewest_rounds, judged
 from .protocol import compare
-from .timing import Load, read_load, suffix_of
+from .timing import CONFIDENCE, Load, read_load, suffix_of
 
 FALSE = ("faster", "slower")
+NOT_JUDGED = "not judged"    # the verdict of fewer than `fewest_rounds` that were quiet
 KINDS = {"all": (False, True), "quiet": (False,), "loaded": (True,)}     # which comparisons: without, with the load
 BOUND = 0.95                 # confidence of the upper bound of the rate
 BUSY_SECONDS, IDLE_SECONDS = 0.3, 0.7                                    # of the load, in turns
@@ -34,10 +38,14 @@ START_SECONDS = 120.0        # in which the load has to be ready
 # --------------------------------------------------------------------------------------------- what comes out
 @dataclass(frozen=True)
 class Trial:
-    """One comparison: whether the load ran beside it, its verdict, ratio and floor, and its rounds."""
+    """One comparison: whether the load ran beside it, its ratio and floor, and its rounds.
+
+    `verdict` with intervals as asked for, `usual` with those at 95 %.
+    """
 
     loaded: bool
     verdict: str
+    usual: str
     ratio: float
     low: float
     high: float
@@ -57,50 +65,67 @@ class SelfTest:
     threads: int
     device: str
 
-    def count(self, kind: str, *verdicts: str) -> int:
-        """How many comparisons of a kind, `"all"`, `"quiet"` or `"loaded"`, ended so; without verdicts all of them."""
-        return sum(t.loaded in KINDS[kind] and (not verdicts or t.verdict in verdicts) for t in self.trials)
+    def count(self, kind: str, *verdicts: str, usual: bool = False) -> int:
+        """How many comparisons of a kind, `"all"`, `"quiet"` or `"loaded"`, ended so; without verdicts all of them.
 
-    def bound(self, kind: str = "all") -> float | None:
-        """Upper 95 % bound of the rate of false calls; None without a comparison of that kind.
+        `usual`: with intervals at 95 %.
+        """
+        return sum(t.loaded in KINDS[kind] and (not verdicts or (t.usual if usual else t.verdict) in verdicts)
+                   for t in self.trials)
+
+    def judged(self, kind: str, usual: bool = False) -> int:
+        """How many comparisons of a kind had enough quiet rounds for a verdict."""
+        return self.count(kind) - self.count(kind, NOT_JUDGED, usual=usual)
+
+    def bound(self, kind: str = "all", usual: bool = False) -> float | None:
+        """Upper 95 % bound of the rate of false calls among the judged comparisons; None if there are none.
 
         Source: Clopper and Pearson 1934, Biometrika 26(4).
         """
         from scipy.stats import binomtest
-        n = self.count(kind)
+        n = self.judged(kind, usual)
         if not n:
             return None
-        found = binomtest(self.count(kind, *FALSE), n, alternative="less")
+        found = binomtest(self.count(kind, *FALSE, usual=usual), n, alternative="less")
         return float(found.proportion_ci(BOUND, method="exact").high)
 
     @property
     def text(self) -> str:
-        """What may be concluded, in two sentences."""
-        apart = "; ".join(f"{self.count(kind, *FALSE)} of {self.count(kind)} {where}" for kind, where in
+        """What may be concluded, in a few sentences."""
+        n, judged = self.count("all"), self.judged("all")
+        if not judged:
+            return (f"None of {n} comparisons of a model with itself had the {fewest_rounds(self.confidence)} quiet "
+                    f"rounds of a verdict.")
+        apart = "; ".join(f"{self.count(kind, *FALSE)} of {self.judged(kind)} {where}" for kind, where in
                           (("quiet", "with the machine left alone"), ("loaded", "beside a load")) if self.count(kind))
-        return (f"Of {self.count('all')} comparisons of a model with itself, {self.count('all', *FALSE)} called it "
-                f"different ({apart}), so false calls are rarer than {self.bound():.1%} at {BOUND:.0%} confidence. "
-                f"{self.count('all', 'tie')} were ties and {self.count('all', 'inconclusive')} inconclusive.")
+        return (f"Of {n} comparisons of a model with itself, {judged} had enough quiet rounds for a verdict: "
+                f"{self.count('all', 'tie')} were ties, {self.count('all', 'inconclusive')} inconclusive, and "
+                f"{self.count('all', *FALSE)} called it different ({apart}). So false calls are rarer than "
+                f"{self.bound():.1%}, at {BOUND:.0%} confidence, where intervals are those of {self.confidence:.0%}. "
+                f"With intervals of {CONFIDENCE:.0%}, {self.count('all', *FALSE, usual=True)} of "
+                f"{self.judged('all', usual=True)} would call it different: fewer than {self.bound(usual=True):.1%}.")
 
     def rows(self) -> list[dict]:
-        """Counts with n for all comparisons, for the quiet and for the loaded; the bounds; the sentence."""
-        context = {"batch": self.batch, "threads": self.threads, "confidence": self.confidence,
-                   "comparison_seconds": self.seconds}
+        """Counts and bounds for all comparisons, for the quiet and for the loaded, n the judged ones; the sentence."""
+        context = {"batch": self.batch, "threads": self.threads, "comparison_seconds": self.seconds}
         rows = []
         for kind in KINDS:
-            n = self.count(kind)
-            counts = {"false_calls": FALSE, "ties": ("tie",), "inconclusive": ("inconclusive",)}
-            rows += [{"quantity": name, "value": self.count(kind, *verdicts), "unit": "1", "n": n, "suffix": kind}
-                     for name, verdicts in counts.items()]
-            why = {} if n else {"reason": "no comparison of this kind was made"}
-            rows.append({"quantity": "false_call_bound", "value": self.bound(kind), "unit": "1", "n": n, "suffix": kind,
-                         **why})
+            counts = {"comparisons": self.count(kind), "not_judged": self.count(kind, NOT_JUDGED),
+                      "ties": self.count(kind, "tie"), "inconclusive": self.count(kind, "inconclusive"),
+                      "false_calls": self.count(kind, *FALSE), "false_call_bound": self.bound(kind),
+                      "usual_false_calls": self.count(kind, *FALSE, usual=True),
+                      "usual_false_call_bound": self.bound(kind, usual=True)}
+            for name, value in counts.items():
+                usual = name.startswith("usual")
+                rows.append({"quantity": name, "value": value, "unit": "1", "n": self.judged(kind, usual),
+                             "suffix": kind, "context": {"confidence": CONFIDENCE if usual else self.confidence},
+                             **({"reason": "no comparison of this kind was judged"} if value is None else {})})
         chosen = {kind: [t for t in self.trials if t.loaded in KINDS[kind]] for kind in ("quiet", "loaded")}
         raw = {kind: {"ratio": [t.ratio for t in trials], "floor": [t.floor for t in trials],
                       "rounds": [t.rounds for t in trials], "disturbed": [t.disturbed for t in trials]}
                for kind, trials in chosen.items()}
-        rows.append({"quantity": "self_test", "value": None, "unit": "1", "text": self.text, "context": raw,
-                     "n": len(self.trials), "suffix": suffix_of(self.batch, "float32")})
+        rows.append({"quantity": "self_test", "value": None, "unit": "1", "text": self.text, "n": len(self.trials),
+                     "context": raw | {"confidence": self.confidence}, "suffix": suffix_of(self.batch, "float32")})
         return [row | {"context": context | row.get("context", {})} for row in rows]
 
 
@@ -130,13 +155,17 @@ def self_test(module: nn.Module, input_size: tuple[int, ...], *, comparisons: in
                 found = compare({"model": module, "itself": module}, input_size, rounds=rounds, seconds=seconds,
                                 threads=threads, device=device, seed=seed + number, confidence=confidence, clock=clock,
                                 load=load)
-            trials.append(_trial(found, beside))
+            trials.append(_trial(found, beside, seed + number))
     return SelfTest(tuple(trials), seconds, confidence, input_size[0], found.threads, found.device)
 
 
-def _trial(found: Comparison, loaded: bool) -> Trial:
-    itself = found["itself"]
-    return Trial(loaded, itself.verdict, itself.ratio, itself.ratio_low, itself.ratio_high, found.floor,
+def _trial(found: Comparison, loaded: bool, seed: int) -> Trial:
+    itself, quiet = found["itself"], len(found.rounds) - found.disturbed
+    blank = {name: dataclasses.replace(timing, reason=None) for name, timing in found.timings.items()}
+    usual = judged(blank, list(found.rounds), "model", seed, CONFIDENCE)[0]["itself"].verdict
+    verdict, usual = (said if quiet >= fewest_rounds(confidence) else NOT_JUDGED for said, confidence in
+                      ((itself.verdict, found.confidence), (usual, CONFIDENCE)))
+    return Trial(loaded, verdict, usual, itself.ratio, itself.ratio_low, itself.ratio_high, found.floor,
                  len(found.rounds), found.disturbed)
 
 

@@ -130,6 +130,11 @@ class Disturbance:
     steal: float | None
 
     @property
+    def known(self) -> bool:
+        """Whether the kernel told either share."""
+        return self.pressure is not None or self.steal is not None
+
+    @property
     def disturbed(self) -> bool:
         """Whether either share is over its limit."""
         return (self.pressure or 0) > PRESSURE_LIMIT or (self.steal or 0) > STEAL_LIMIT
@@ -146,7 +151,8 @@ def between(before: Load, after: Load, seconds: float) -> Disturbance:
 # --------------------------------------------------------------------------------------------- the state to time in
 @contextlib.contextmanager
 def prepared(modules: list[torch.nn.Module], device: torch.device, threads: int):
-    """Evaluation mode, no autograd, modules on `device`, so many threads; afterwards everything as it was."""
+    """Evaluation mode, no autograd, modules on `device`, which events and graphs take for the current one too, so many
+    threads; afterwards everything as it was."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     places = [(module, next((t.device for t in (*module.parameters(), *module.buffers())), device))
               for module in modules]
@@ -155,7 +161,7 @@ def prepared(modules: list[torch.nn.Module], device: torch.device, threads: int)
         torch.set_num_threads(threads)
         for module in modules:
             module.eval().to(device)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
             yield
     finally:
         torch.set_num_threads(before)
