@@ -261,8 +261,10 @@ print("\n".join(order.missing()) or "Every runtime was there.")
 # {sentence}`12_latency:runtimes.conclusion.b1`
 #
 # Read the last two numbers again: for one image it matters more *how* a model is run than which of these mechanisms is in
-# it. The order among the mechanisms changes less: XCA is first or nearly so in every row, softmax attention and Performer
-# are mostly the last of them. And int8? It saves time in ONNX Runtime and costs time in OpenVINO: fewer bytes are no promise.
+# it. The order among the mechanisms changes less: XCA and Fastformer lead, softmax attention and Performer are mostly the
+# last of them. And the predictions? The sentence says where ResNet-50 overtakes softmax attention, if anywhere, and which
+# number type is the quickest. int8 has a quarter of the bytes, but before each layer the range of its activations has to
+# be found and they have to be rounded: fewer bytes are no promise.
 #
 # Sixteen images at a time:
 
@@ -291,8 +293,8 @@ pd.concat({f"{batch} at a time": order.best_page(batch) for batch in (1, 16)})
 mb.plots.roofline(order.points(batch=16), *order.ceilings());
 
 # %% [markdown]
-# Filled markers belong under the lower roof, open ones under the upper. ResNet-50 is the nearest: convolutions are nearly
-# all it does. What lies between a mechanism and the roof is in no count of products, probably softmax, GELU, normalisation
+# Filled markers belong under the lower roof, open ones under the upper. A model of convolutions alone, such as ResNet-50,
+# comes nearer to a roof that was measured with a convolution. What lies between a mechanism and the roof is in no count of products, probably softmax, GELU, normalisation
 # and moving numbers between them. Performer, with its many exponentials, stays the farthest away.
 #
 # ## Where do they cross?
@@ -315,6 +317,8 @@ mb.plots.crossover(*timings.crossings(growing));
 # %% [markdown]
 # {sentence}`12_latency:crossing.conclusion`
 #
+# The largest sizes leave time for few rounds, so their intervals are wide, and some have no verdict.
+#
 # Open markers are where multiply-adds cross, filled ones where times do. A filled marker to the right of its open one
 # means that the mechanism needs more tokens to pay off than its arithmetic promises. The line *softmax written out* forms
 # the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
@@ -323,13 +327,14 @@ mb.plots.crossover(*timings.crossings(growing));
 # And the memory? Counted, not measured: the weights of the layer, its input, and the most that lives between its
 # operations at one moment.
 
-# %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which rise alike."}}
+# %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which rise alike, Performer above them."}}
 mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True, xlabel="number of tokens $N$",
                 highlight="softmax");
 
 # %% [markdown]
 # Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. So memory is
-# saved only beside code that forms the matrix.
+# saved only beside code that forms the matrix. Performer needs more than the rest: the features of all queries and keys,
+# $2Nrh$ numbers.
 #
 # Whole models at three image sizes, one image at a time:
 
@@ -352,6 +357,9 @@ timings.growth_page(growing, "batches")
 timings.growth_page(timings.recorded("12_scaling", book.device, needed=("threads.*",)), "threads")
 
 # %% [markdown]
+# Words in a cell say why there is no number. No mechanism that leads for one image falls behind for more of them, nor with
+# one thread.
+#
 # ## Is our code the reason?
 #
 # A slow implementation would make a mechanism look bad. So each layer of this book was timed beside other people's layers
@@ -374,13 +382,13 @@ timings.peers_page(others)
 timings.contests_page(others)
 
 # %% [markdown]
-# A ratio of one is a tie. Softmax attention stands near one, since most sides call the same fused operation; the slower
-# cases are mostly those where `nn.MultiheadAttention` takes an operator of its own for few tokens. Where ours is quicker, a
-# product was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small matrix, and
-# not of the long ones. Performer and Fastformer have no row: the packages compute something else there. The
-# whole pyramid with windows gains nothing: linear layers take most of its time, and these are the same on both sides; its
-# largest cases had time for a round or two only. So our code is not why a mechanism looks slow, as far as could be
-# compared. For Performer and Fastformer this stays open.
+# A ratio of one is a tie. Softmax attention stands near one, since most sides call the same fused operation; it is slower
+# where `nn.MultiheadAttention` takes an operator of its own for few tokens in bfloat16. Where ours is quicker, a product
+# was done in another order: Linformer's $E(XW)$ as $(EX)W$, XCA's lengths divided out of the small matrix, and not of the
+# long ones. In the third stage Linformer has as many projected tokens as tokens, so there the other order saves nothing.
+# Windows and the whole pyramid with them gain nothing: linear layers take most of the time, and these are the same on both
+# sides. So our code is not why a mechanism looks slow, as far as could be compared. For Performer and Fastformer this
+# stays open, since their packages compute something else.
 #
 # ## Your device beside the others
 #
@@ -447,7 +455,8 @@ beside.round(3)
 #
 # ## What we may conclude
 #
-# - On this device, in eager float32, at these batches: what the verdicts say, and no more.
+# - On this device, at these batches: what the verdicts say, for each runtime and number type by itself, and no more.
+# - How a model is run can matter more than which of these mechanisms is in it. Choose the runtime first.
 # - One machine does not rank machines, and one runtime does not rank models.
 # - A tie is a result.
 #
