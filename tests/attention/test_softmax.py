@@ -31,7 +31,7 @@ def test_equals_the_equation_token_by_token():
     (torch.bfloat16, False, 156, 2, True), (torch.bfloat16, False, 157, 2, False),
     (torch.bfloat16, False, 157, 0, False), (torch.bfloat16, False, 9_986, 0, False),
     (torch.bfloat16, False, 9_987, 0, True), (torch.bfloat16, True, 35, 0, False),
-    (torch.bfloat16, True, 19_972, 0, False), (torch.bfloat16, True, 19_973, 0, True)])                        # 4 * 3 * 35 logits a key
+    (torch.bfloat16, True, 19_972, 0, False), (torch.bfloat16, True, 19_973, 0, True)])      # 4 * 3 * 35 logits a key
 def test_fused_or_written_out_it_is_the_equation(dtype, gradient, keys, biases, fused, monkeypatch):
     """With a bias for every image in turn, and without; on a CPU, where the two ways differ in speed."""
     calls, whole = [], F.scaled_dot_product_attention
