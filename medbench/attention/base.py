@@ -33,8 +33,9 @@ WRITTEN_OUT = {False: (2**16, 2**22), True: (0, 2**23)}
 def attend(q: Tensor, k: Tensor, v: Tensor, drop: float = 0.0, bias: Tensor | None = None) -> Tensor:
     r"""$\mathrm{softmax}(QK^\top/\sqrt d + b)\,V$, fused into one call except where that is slower.
 
-    On a CPU it is slower in bf16 unless the logits are many, and where $b$ is learned: the fused operator has no
-    gradient for it. In fp32 a single call is quicker written out for few tokens too, but the layer around it is not.
+    On a CPU it is slower in bf16 for as many logits as `WRITTEN_OUT` says, and where $b$ is learned: the fused operator
+    has no gradient for it. In fp32 a single call is quicker written out for few tokens too, but the layer around it is
+    not.
 
     Args:
         q, k, v: `(B, h, N, d)`, `(B, h, r, d)` and `(B, h, r, d)`.
