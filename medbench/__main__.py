@@ -184,17 +184,18 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
 
 @command("""scaling --record 12_scaling
 scaling --part tokens,batches --seconds 20 --record 12_scaling --again""")
-def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}; several with "
-                                               "commas, by default all")] = (),
+def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}, "
+                                               f"{measuring.MEMORY}; several with commas, by default all")] = (),
             seconds: Annotated[float, _option("--seconds", min=0.1, help="for each size at most")] = 40.0,
             again: Annotated[bool, typer.Option("--again", help="time recorded sizes once more")] = False,
             device: Device = "auto", record: Chapter = "", form: Form = "table"):
     """Time everything at growing sizes.
 
     Single layers against the number of tokens, whole models against image size, threads and batch, until time or memory
-    runs out. With --record every size is kept as it is done, and the same command goes on where it was.
+    runs out; and the memory of the layers. With --record every size is kept as it is done, and the same command goes on
+    where it was; a size that had too little time is timed again where --seconds gives it more.
     """
-    names = commands.listed(part, "part", tuple(PARTS)) or list(PARTS)
+    names = commands.listed(part, "part", (*PARTS, measuring.MEMORY)) or [*PARTS, measuring.MEMORY]
     console.show(measuring.scaling(names, seconds, device, again, record or None), form)
 
 

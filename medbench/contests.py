@@ -42,7 +42,7 @@ class Contest:
         return {"mechanism": self.peer.mechanism, "peer": self.peer.name, "shape": self.shape, "batch": ours.batch,
                 "dtype": ours.dtype, "pass": "both" if self.backward else "forward",
                 "ours_ms": ms(ours.median), "theirs_ms": ms(theirs.median), **known, "floor": self.found.floor,
-                "rounds": len(self.found.rounds) - self.found.disturbed,
+                "rounds": len(self.found.quiet),
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
@@ -54,7 +54,7 @@ class Contest:
                     "verdict": line["verdict"], "floor": line["floor"], "rounds": line["rounds"]}
         rows = [{"quantity": "ratio", "value": ours.ratio, "low": ours.ratio_low, "high": ours.ratio_high, "unit": "1"}]
         rows += [{"quantity": name, "value": ms(t.median), "low": ms(t.low), "high": ms(t.high), "unit": "ms",
-                  "n": t.n, "samples": [ms(r.value(t.name)) for r in self.found.rounds if t.median][:latency.FEW]}
+                  "n": t.n, "samples": [ms(r.value(t.name)) for r in latency.thinned(self.found.rounds) if t.median]}
                  for name, t in (("ours", ours), ("theirs", theirs))]
         why = ours.reason or theirs.reason or "not timed"
         return [row | {"suffix": suffix, "context": context} | ({} if row["value"] is not None else {"reason": why})

@@ -18,7 +18,8 @@ from . import latency
 from .attention import ATTENTION
 from .checks import one_of, whole
 from .latency.timing import CONFIDENCE, median_interval, resampled_rounds, suffix_of
-from .scaling import PARTS, WRITTEN_OUT, Point
+from .layers import WRITTEN_OUT
+from .scaling import PARTS, Point
 
 
 # --------------------------------------------------------------------------------------------- ratios

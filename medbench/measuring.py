@@ -22,6 +22,8 @@ from .data import to_input
 from .machine import resolve_device, slug
 from .models import build_model, input_size
 
+MEMORY = "memory"            # a part of `scaling` that is not timed: the peaks of layers
+
 
 # --------------------------------------------------------------------------------------------- costs
 def cost(models: dict, batch: int, chapter: str | None, device: str = "auto") -> list[dict]:
@@ -122,21 +124,24 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
 def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None) -> list[dict]:
     """Times at growing sizes, one row a contender and size, each size recorded as it is done; sizes that the file has
     are not timed again. What may be concluded goes to standard error, and into the file as sentences."""
-    from . import crossing
+    from . import crossing, layers
     from . import scaling as growing
     to, rows = results.here(chapter, device) if chapter else None, []
     old = records.read(to).records if to and to.exists() and not again else []
     for part in parts:
+        if part == MEMORY:
+            rows += _peaks(old, device, to)
+            continue
         points = growing.recorded(old, part)
         for step in _steps(part, points, seconds, device):
             points = [p for p in points if p.at != step[0].at] + step
             print(crossing.summary(step), file=sys.stderr)
             if to:
                 _record_all(part, crossing.rows(step), to)
-        order = (*ALL_MODELS, growing.WRITTEN_OUT)
+        order = (*ALL_MODELS, layers.WRITTEN_OUT)
         points.sort(key=lambda p: (p.at, order.index(p.name)))
         if part == "tokens":
-            for found in [c for reference in ("softmax", growing.WRITTEN_OUT)
+            for found in [c for reference in ("softmax", layers.WRITTEN_OUT)
                           for c in crossing.crossovers(points, reference)]:
                 print(found.text, file=sys.stderr)
                 if to:
@@ -147,10 +152,11 @@ def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None
 
 def _steps(part: str, done: list, seconds: float, device: str):
     """The steps of one part that are not done."""
+    from . import layers
     from . import scaling as growing
     options = {"done": done, "seconds": seconds, "device": device}
     if part == "tokens":
-        return growing.layers(tokens=growing.TOKENS, **options)
+        return layers.over_tokens(tokens=growing.TOKENS, **options)
     if part == "sizes":
         return growing.sizes(lambda name, px: build_model(name, img_size=px), ALL_MODELS, **options)
     models = {name: build_model(name) for name in ALL_MODELS}
@@ -158,6 +164,23 @@ def _steps(part: str, done: list, seconds: float, device: str):
     if part == "threads":
         return growing.threads(models, shape, growing.default_sizes("threads"), **options)
     return growing.batches(models, shape[1:], **options)
+
+
+def _peaks(old: list, device: str, to: Path | None) -> list[dict]:
+    """Memory of layers against tokens, one row each; what is recorded is not measured again."""
+    from . import layers
+    from . import scaling as growing
+    done, table = {(r.model, r.context["tokens"]) for r in old if r.quantity == "counted"}, []
+    for found in layers.peaks(tokens=growing.TOKENS, done=done, device=device):
+        if to:
+            _record_all(MEMORY, found, to)
+        for name, rows in found.items():
+            own = {row["quantity"]: row["value"] for row in rows}
+            table.append({"part": MEMORY, "model": name, "at": rows[0]["context"]["tokens"],
+                          "counted_byte": own["counted"], "peak_process_byte": own.get("peak_process"),
+                          "peak_allocated_byte": own.get("peak_allocated")})
+            print(f"{name} at {table[-1]['at']:,} tokens: {own}", file=sys.stderr)
+    return table
 
 
 def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:

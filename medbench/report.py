@@ -30,7 +30,7 @@ DIARY, SUMMARY = "diary.json", "summary.md"
 MOST_BYTE = 2_000_000                        # of a report in all
 STEP_BYTE = 150_000                          # that one step may add
 SAID = ("conclusion", "self_test", "mean_ratio")                     # records whose sentences stand in the summary
-GPU_BATCHES = (1, 16, 64, 256)
+GPU_BATCHES = (1, 64, 16, 256)             # the most wanted first
 LEAST_SECONDS, LEAST_SHARE = 5.0, 0.5        # of a timing: with less, or less of what is wanted, a step does not start
 PEER_SECONDS = 5.0                           # of one contest of layers
 COMPARISONS = 100                            # of the self-test
@@ -59,24 +59,29 @@ class Step:
 def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
     """What there is to measure on a device, the most important first.
 
-    Costs; latency of the large models at every batch, with the device's limits; memory; the small models; energy, or
-    why there is none; every runtime, and each model in its best; the protocol's self-test; growing sizes; other
-    people's layers (on a CPU).
+    Costs; for one image the latency of the large models with the device's limits, memory, the small models, energy, or
+    why there is none, every runtime, and each model in its best; the same of more images; the protocol's self-test;
+    growing sizes; other people's layers (on a CPU).
     """
     kind, seconds = resolve_device(device).type, min(profile.latency_seconds, max(5.0, budget / SHARE))
     gpu = kind == "cuda"
     models = functools.cache(lambda preset: {name: build_model(name, preset) for name in config.ALL_MODELS})
     large, batches = profile.cost_preset, GPU_BATCHES if gpu else profile.latency_batches
 
-    def times(preset: str, batch: int, dtype: str) -> Callable[[float], None]:
+    def times(preset: str, batch: int, dtype: str) -> Callable[[float], str | None]:
         return lambda s: _latency(models(preset), batch, dtype, profile, device, s)
-    steps = [Step("costs", "costs", 20.0, lambda s: _costs(models(large), device), whole=True)]
-    steps += [Step(f"latency {dtype} b{batch}", f"latency b{batch}", seconds, times(large, batch, dtype),
-                   _around(kind, batch)) for dtype in ("float32", "bfloat16") for batch in batches]
+
+    def latencies(batch: int) -> list[Step]:
+        return [Step(f"latency {dtype} b{batch}", f"latency b{batch}", seconds, times(large, batch, dtype),
+                     _around(kind, batch)) for dtype in ("float32", "bfloat16")]
+    first, *more = batches
+    steps = [Step("costs", "costs", 20.0, lambda s: _costs(models(large), device), whole=True), *latencies(first)]
     steps += [Step("memory", "memory", 60.0, lambda s: _memory(models(large), device), whole=True)]
     steps += [Step("small models b1", "small", seconds, times(profile.preset, 1, "float32"))]
-    steps += [Step("energy", "energy", 2 * seconds if gpu else 1.0, lambda s: _energy(models(large), device, s), 20.0)]
-    steps += _runtimes(models, large, batches, device, seconds)
+    steps += [Step("energy", "energy", budget / 6 if gpu else 1.0, lambda s: _energy(models(large), device, s), 20.0)]
+    steps += _runtimes(models, large, first, device, seconds)
+    for batch in more:
+        steps += latencies(batch) + _runtimes(models, large, batch, device, seconds)
     return steps + _slow(models, device, gpu, seconds)
 
 
@@ -86,21 +91,19 @@ def _around(kind: str, batch: int) -> float:
     return once + each * batch
 
 
-def _runtimes(models, preset: str, batches, device: str, seconds: float) -> list[Step]:
-    """One step a runtime, dtype and batch that this device can have, and one for each model in its best."""
-    kind, steps = resolve_device(device).type, []
+def _runtimes(models, preset: str, batch: int, device: str, seconds: float) -> list[Step]:
+    """One step a runtime and dtype that this device can have at one batch, and one for each model in its best."""
+    kind = resolve_device(device).type
 
-    def group(runtime: str, dtype: str, batch: int) -> Callable[[float], str | None]:
+    def group(runtime: str, dtype: str) -> Callable[[float], str | None]:
         if runtime == runtimes.BEST:
             return lambda s: _best(models(preset), dtype, batch, device, s)
         return lambda s: _runtime(models(preset), runtime, dtype, batch, device, s)
-    for batch in batches:
-        cells = [(runtime, dtype, COMPILED if runtime == "compile" else EXPORTED)
-                 for runtime, about in RUNTIMES.items() for dtype in DTYPES if not {kind, dtype} & set(about.lacks)]
-        cells += [(runtimes.BEST, dtype, COMPILED) for dtype in DTYPES if sum(dtype == cell[1] for cell in cells) > 1]
-        steps += [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype, batch),
-                       _around(kind, batch) + more) for runtime, dtype, more in cells]
-    return steps
+    cells = [(runtime, dtype, COMPILED if runtime == "compile" else EXPORTED)
+             for runtime, about in RUNTIMES.items() for dtype in DTYPES if not {kind, dtype} & set(about.lacks)]
+    cells += [(runtimes.BEST, dtype, COMPILED) for dtype in DTYPES if sum(dtype == cell[1] for cell in cells) > 1]
+    return [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype),
+                 _around(kind, batch) + more) for runtime, dtype, more in cells]
 
 
 def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
@@ -109,17 +112,18 @@ def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
         measuring.self_test({"softmax": models("small")["softmax"]}, 1, COMPARISONS, 30, s / COMPARISONS, device,
                             "12_selftest")
 
-    def growing(part: str, sizes: int) -> Callable[[float], None]:
+    def growing(part: str, sizes: int) -> Callable[[float], str | None]:
         return lambda s: _grown(part, s / sizes, device)
 
     def others(name: str, units: int) -> Callable[[float], None]:
-        return lambda s: measuring.peers((name,), (1, 16), s / units, "12_peers") and None
+        return lambda s: _peers(name, s / units)
     parts = {part: len(scaling.default_sizes(part)) for part in ("tokens", "sizes", "batches", "threads")
              if not (gpu and part == "threads")}
     steps = [Step("self-test", "self-test", 3.6 * COMPARISONS, test, 30.0, whole=True)]
     steps += [Step(f"scaling {part}", f"scaling {part}", sizes * seconds, growing(part, sizes), 5.0 * sizes)
               for part, sizes in parts.items()]
     theirs = {} if gpu else {name: contests.units((name,), (1, 16)) for name in config.MECHANISMS}
+    steps += [Step("memory of layers", "peaks", 1.0, lambda s: _peaks(device), 300.0 if not gpu else 20.0)]
     return steps + [Step(f"peers {name}", f"peers {name}", PEER_SECONDS * units, others(name, units), 3.0 * units)
                     for name, units in theirs.items() if units]
 
@@ -145,19 +149,32 @@ def device_report(folder: Path, *, profile: str = "full", budget: float = 540.0,
                          f"{name} with {profile!r}; take another folder")
     folder.mkdir(parents=True, exist_ok=True)
     steps, rows = plan(config.profile(profile), str(device), budget) if steps is None else steps, {}
+
+    def go(step: Step) -> None:
+        known = before = diary["steps"].get(step.name, {})
+        if before.get("state") != "done":
+            known = _do(_longer(step, before), end - clock(), diary["steps"], clock, _byte(folder))
+            if known["state"] == "not run" and before.get("state") == "not complete":
+                known = before
+            diary["steps"][step.name] = known
+            write_json(folder / DIARY, diary)
+            print(f"{step.name}: {known['state']} {known.get('why', '')}".rstrip(), file=sys.stderr)
+        rows[step.name] = {"step": step.name, **known}
+        (folder / SUMMARY).write_text(summary(folder / name, list(rows.values())), encoding="utf-8")
     with environment(MEDBENCH_RESULTS=str(folder)):
         for step in steps:
-            known = diary["steps"].get(step.name, {})
-            if known.get("state") != "done":
-                known = _do(step, end - clock(), diary["steps"], clock, _byte(folder))
-                diary["steps"][step.name] = known
-                write_json(folder / DIARY, diary)
-                print(f"{step.name}: {known['state']} {known.get('why', '')}".rstrip(), file=sys.stderr)
-            rows[step.name] = {"step": step.name, **known}
-            (folder / SUMMARY).write_text(summary(folder / name, list(rows.values())), encoding="utf-8")
+            go(step)
+        for step in [step for step in steps if rows[step.name]["state"] == "not complete"]:
+            go(step)
     for lock in (folder / name).glob("*.json.lock"):
         lock.unlink()
     return list(rows.values())
+
+
+def _longer(step: Step, before: dict) -> Step:
+    """The step with twice the time that it had before, if that was too little."""
+    known = before.get("timing") if before.get("state") == "not complete" else None
+    return step if known is None else dataclasses.replace(step, seconds=max(step.seconds, 2 * known))
 
 
 def _byte(folder: Path) -> int:
@@ -182,7 +199,7 @@ def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
     except Exception as error:           # whatever a runtime raises: the other steps do not depend on it
         return {"state": "failed", "kind": step.kind, "why": without_folders(f"{type(error).__name__}: {error}")[:300]}
     if why:
-        return {"state": "not complete", "kind": step.kind, "why": why}
+        return {"state": "not complete", "kind": step.kind, "timing": timing, "why": why}
     return {"state": "done", "kind": step.kind, "timing": timing, "seconds": clock() - started}
 
 
@@ -192,8 +209,9 @@ def _costs(models: dict, device: str) -> None:
     measuring.cost(models, 1, "11_cost", device)
 
 
-def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, device: str, seconds: float) -> None:
-    """Times of all models at one batch, and the limits of the device, measured in the same step."""
+def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, device: str, seconds: float) -> str | None:
+    """Times of all models at one batch, and the limits of the device, measured in the same step; if there were too few
+    rounds for a verdict, that."""
     to, first = results.here("12_latency", device), models["softmax"]
     limits = latency.ceilings(device, dtypes=(dtype,), seconds=min(6.0, seconds / 4))
     found = latency.compare(models, input_size(first, batch), rounds=profile.latency_rounds, seconds=0.75 * seconds,
@@ -205,6 +223,8 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
     costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
     for (name, _), roof in timings.roofs({batch: found}, costs, limits).items():
         results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
+    quiet = len(found.quiet)
+    return None if quiet >= latency.MIN_ROUNDS else f"{quiet} quiet rounds, {latency.MIN_ROUNDS} are needed"
 
 
 def _memory(models: dict, device: str) -> None:
@@ -212,9 +232,22 @@ def _memory(models: dict, device: str) -> None:
     measuring.memory(models, device, results.here("12_latency", device))
 
 
-def _grown(part: str, seconds: float, device: str) -> None:
-    """One part of the growing sizes, so many seconds each."""
+def _grown(part: str, seconds: float, device: str) -> str | None:
+    """One part of the growing sizes, so many seconds each; if some have no verdict, that."""
     measuring.scaling([part], seconds, device, False, "12_scaling")
+    points = scaling.recorded(results.read(results.here("12_scaling", device)).records, part)
+    sizes = sorted({point.at for point in points if point.too_short})
+    return f"too little time at {', '.join(map(str, sizes))} {scaling.PARTS[part][1]}" if sizes else None
+
+
+def _peers(mechanism: str, seconds: float) -> None:
+    """One mechanism's layer beside other people's, so many seconds a contest."""
+    measuring.peers((mechanism,), (1, 16), seconds, "12_peers")
+
+
+def _peaks(device: str) -> None:
+    """Memory of layers at growing numbers of tokens."""
+    measuring.scaling([measuring.MEMORY], 0.0, device, False, "12_scaling")
 
 
 def _energy(models: dict, device: str, seconds: float) -> None:

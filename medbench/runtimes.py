@@ -102,7 +102,7 @@ def ranks(found: latency.Comparison) -> dict[str, int]:
 
     One model is faster than another if `latency.judge` says so of their paired ratios over the quiet rounds.
     """
-    quiet = [r for r in found.rounds if not r.load.disturbed]
+    quiet = found.quiet
     names = [name for name in found if found[name].median is not None]
     if len(quiet) < latency.MIN_ROUNDS:
         return {}

@@ -1,21 +1,17 @@
 r"""Where do they cross? Time and memory against the number of tokens, the image size, the threads and the batch.
 
 What lives here, top to bottom: `Point`, one thing timed at one size; `over`, which goes up through sizes until time or
-memory runs out; what goes through it: `layers`, `sizes`, `threads`, `batches`; the way back from records. What points
-say, and where lines cross: `crossing.py`.
+memory runs out; whole models, which go through it: `sizes`, `threads`, `batches`; the way back from records. Single
+layers: `layers.py`. What points say, and where lines cross: `crossing.py`.
 
 At each size all contenders are timed by one `latency.compare`, and a size is one step: whoever keeps the points of
 finished steps and hands them back as `done` goes on where he was. Before a step starts, its times are estimated from
 the last points and the multiply-adds, its memory is counted on torch's `meta` device: what does not fit is left out,
 and its point says why.
-
-Softmax is `scaled_dot_product_attention`, whose fused kernel never forms the N x N matrix: its memory grows with N
-alone. `softmax_written_out` is the same layer with that matrix formed, as in models of 2022 and before.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,18 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import cost, latency
-from .attention import ATTENTION
 from .checks import in_range, one_of, whole
-from .config import MECHANISMS
-from .counting import Ledger, ghost
 from .latency.timing import milliseconds, suffix_of
 from .machine import cores, resolve_device
 
-WRITTEN_OUT = "softmax_written_out"
-LAYERS = (*MECHANISMS, WRITTEN_OUT)
 TOKENS = tuple(2**power for power in range(6, 15))         # 64 to 16384
 SIZES = (112, 224, 448)                                    # px
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)               # images
@@ -52,7 +42,8 @@ class Point:
         memory_byte: weights, input and the most that lives between layers at one moment, as float32; counted.
         rounds: seconds, each round's median, paired with the other contenders' of the step; empty if not timed.
         low, high: seconds, of the median's 95 % interval. floor: the largest ratio - 1 that is noise in this step.
-        reason: why there are no rounds, or no verdict. context: `batch`, `dtype` and what else tells runs apart.
+        reason: why there are no rounds, or no verdict. too_short: seconds of its step, where more would have helped.
+        context: `batch`, `dtype` and what else tells runs apart.
     """
 
     part: str
@@ -65,6 +56,7 @@ class Point:
     high: float | None = None
     floor: float | None = None
     reason: str | None = None
+    too_short: float | None = None
     context: dict = field(default_factory=dict)
 
     @property
@@ -83,7 +75,7 @@ class Point:
         """Latency with its rounds, memory and multiply-adds; the latency carries all that `recorded` needs."""
         about, ms = self.context | {PARTS[self.part][1]: self.at}, milliseconds
         known = about | {"part": self.part, "at": self.at, "macs": self.macs, "memory_byte": self.memory_byte,
-                         "floor": self.floor}
+                         "floor": self.floor, **({"too_short": self.too_short} if self.too_short else {})}
         rows = [{"quantity": "latency", "value": ms(self.latency), "low": ms(self.low), "high": ms(self.high),
                  "unit": "ms", "n": len(self.rounds), "samples": [ms(s) for s in self.rounds], "reason": self.reason,
                  "context": known},
@@ -113,7 +105,8 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
     Args:
         part: one of `PARTS`. names: of the contenders. at: the sizes. setup: from a size to what is timed there.
         reference: whose time the others are compared with; where it has run out, times are kept without ratios.
-        context: of every point, for telling runs apart. done: points of finished steps, which are not timed again.
+        context: of every point, for telling runs apart. done: points of finished steps, which are not timed again,
+            but where a step was too short and has more seconds now.
         seconds: for each step. memory_byte: that one call may take; by default half of what is free.
         dtype, device, protocol: as for `latency.compare`.
     Yields:
@@ -126,7 +119,7 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
     memory_byte = free_memory(device) // 2 if memory_byte is None else memory_byte
     known = [p for p in done if p.part == part and context.items() <= p.context.items()]
     for size in at:
-        if set(names) <= {p.name for p in known if p.at == size}:
+        if set(names) <= {p.name for p in known if p.at == size and not (p.too_short and p.too_short < seconds)}:
             continue
         here = setup(size)
         out = ran_out(here, _before(known, size), reference, seconds, memory_byte)
@@ -134,7 +127,10 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
         found = latency.compare(models, here.input_size, reference=reference if reference in models else None,
                                 seconds=seconds, threads=here.threads, dtype=dtype, device=device,
                                 **protocol) if models else None
-        step = [_point(part, name, size, here, found, out.get(name), context) for name in names]
+        short = {name for name in names if here.memory_byte[name] <= memory_byte and
+                 (name in out or len(found.quiet) < latency.MIN_ROUNDS)}
+        step = [_point(part, name, size, here, found, out.get(name), seconds if name in short else None, context)
+                for name in names]
         known = [p for p in known if p.at != size] + step
         yield step
 
@@ -180,15 +176,14 @@ def ran_out(here: Setup, before: dict[str, Point], reference: str, seconds: floa
     return out
 
 
-def _point(part, name, size, here: Setup, found, reason, context) -> Point:
+def _point(part, name, size, here: Setup, found, reason, too_short, context) -> Point:
     """What a comparison says of one contender, or why it was left out."""
     known = {"part": part, "name": name, "at": size, "macs": here.macs[name], "memory_byte": here.memory_byte[name],
-             "context": context | here.context}
+             "too_short": too_short, "context": context | here.context}
     if reason:
         return Point(**known, reason=reason)
     timing = found[name]
-    quiet = [r for r in found.rounds if not r.load.disturbed]
-    used = quiet if len(quiet) >= latency.MIN_ROUNDS else found.rounds           # as the comparison's own numbers
+    used = found.quiet if len(found.quiet) >= latency.MIN_ROUNDS else found.rounds   # as the comparison does
     rounds = tuple(r.value(name) for r in used if name in r.calls)
     return Point(**known, rounds=rounds, low=timing.low, high=timing.high, floor=found.floor, reason=timing.reason)
 
@@ -200,72 +195,6 @@ def free_memory(device="auto") -> int:
         return torch.cuda.mem_get_info(place)[0]
     import psutil
     return psutil.virtual_memory().available
-
-
-# --------------------------------------------------------------------------------------------- layers against tokens
-def grid(tokens: int) -> tuple[int, int]:
-    """(H, W) of N tokens with W = H or W = 2H, both multiples of 8, so that windows divide it."""
-    whole("tokens", tokens)
-    for ratio in (1, 2):
-        side = math.isqrt(tokens // ratio)
-        if ratio * side**2 == tokens and side % 8 == 0:
-            return side, ratio * side
-    raise ValueError(f"tokens is {tokens}; wanted H x H or H x 2H with H a multiple of 8, such as 64, 128, 256, 512")
-
-
-def layers(names: Iterable[str] = LAYERS, tokens: Iterable[int] = TOKENS, dim: int = 96, num_heads: int = 3,
-           batch: int = 1, dtype: str = "float32", seed: int = 0, **options) -> Iterator[list[Point]]:
-    """Single layers of the mechanisms against the number of tokens.
-
-    Args: `names` among `LAYERS`; `tokens` N, see `grid`; `dim` channels C; `num_heads` h; `batch` images; `options`
-        as for `over`, such as `done`, `seconds`, `memory_byte`.
-    Yields: the points of each N. Raises: ValueError: an unknown name, an N without a grid.
-    """
-    names, tokens = tuple(names), tuple(tokens)
-    for name in names:
-        one_of("mechanism", name, LAYERS)
-    for N in tokens:
-        grid(N)
-    context = {"dim": dim, "num_heads": num_heads, "batch": batch}
-    return over("tokens", names, tokens, lambda N: layer_setup(names, N, dim, num_heads, batch, dtype, seed),
-                context=context, dtype=dtype, seed=seed, **options)
-
-
-def layer_setup(names, N: int, dim: int, num_heads: int, batch: int, dtype: str, seed: int = 0) -> Setup:
-    """Layers of one N with what they cost; both kinds of softmax have the same weights."""
-    size, models, macs, memory = (batch, N, dim), {}, {}, {}
-    for name in names:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            layer = ATTENTION["softmax" if name == WRITTEN_OUT else name](dim, num_heads, grid(N)).eval()
-        models[name], (macs[name], memory[name]) = layer, costs(layer, size)
-        if name == WRITTEN_OUT:
-            models[name], memory[name] = written_out(layer, dtype), memory_written_out(layer, size)
-    return Setup(models, size, macs, memory)
-
-
-def costs(module: nn.Module, input_size: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of one call, and bytes of float32 weights, input and intermediate tensors; nothing is run."""
-    found = cost.profile(module, input_size)
-    return found.macs, 4 * (found.weight_elements + math.prod(input_size) + found.activation_elements)
-
-
-def written_out(layer: nn.Module, dtype: str = "float32") -> latency.Candidate:
-    """Softmax attention that forms its N x N matrix. Its float64 twin does not: it would take twice the memory."""
-    def run(x):
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(x.device.type, getattr(torch, dtype), dtype != "float32"):
-            return layer(x)
-    return latency.Candidate(WRITTEN_OUT, run, copy.deepcopy(layer).double(), dtype, module=layer)
-
-
-def memory_written_out(layer: nn.Module, input_size: tuple[int, ...]) -> int:
-    """As the memory of `costs`, with the operators of fused attention counted one by one."""
-    copied, x = ghost(layer), torch.empty(input_size, device="meta")
-    weights = [*copied.parameters(), *copied.buffers()]
-    ledger = Ledger({t.untyped_storage()._cdata for t in (*weights, x)})
-    with torch.no_grad(), ledger, sdpa_kernel(SDPBackend.MATH):
-        copied(x)
-    return 4 * (sum(t.numel() for t in weights) + x.numel() + ledger.peak)
 
 
 # --------------------------------------------------------------------------------------------- whole models
@@ -294,6 +223,12 @@ def batches(models: dict[str, nn.Module], image_size: tuple[int, ...], at: Itera
     return over("batches", tuple(models), at, setup, **options)
 
 
+def costs(module: nn.Module, input_size: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-adds of one call, and bytes of float32 weights, input and intermediate tensors; nothing is run."""
+    found = cost.profile(module, input_size)
+    return found.macs, 4 * (found.weight_elements + math.prod(input_size) + found.activation_elements)
+
+
 def _models(models: dict[str, nn.Module], input_size, context: dict | None = None, threads: int = 0) -> Setup:
     found = {name: costs(model, input_size) for name, model in models.items()}
     return Setup(models, input_size, {name: macs for name, (macs, _) in found.items()},
@@ -304,7 +239,7 @@ def _models(models: dict[str, nn.Module], input_size, context: dict | None = Non
 def recorded(records, part: str) -> list[Point]:
     """The points of one part among the records of a file, to be handed on as `done`."""
     one_of("part", part, tuple(PARTS))
-    own = ("part", "at", "macs", "memory_byte", "floor", PARTS[part][1])
+    own = ("part", "at", "macs", "memory_byte", "floor", "too_short", PARTS[part][1])
     points = []
     for r in records:
         if r.quantity != "latency" or r.context.get("part") != part:
@@ -312,5 +247,6 @@ def recorded(records, part: str) -> list[Point]:
         context = {key: value for key, value in r.context.items() if key not in own or key == "batch"}
         seconds = [None if v is None else v / 1000 for v in (r.low, r.high)]
         points.append(Point(part, r.model, r.context["at"], r.context["macs"], r.context["memory_byte"],
-                            tuple(v / 1000 for v in r.samples or ()), *seconds, r.context["floor"], r.reason, context))
+                            tuple(v / 1000 for v in r.samples or ()), *seconds, r.context["floor"], r.reason,
+                            r.context.get("too_short"), context))
     return points

@@ -103,7 +103,7 @@ pd.DataFrame([{"ceiling": row["quantity"], "of": row["context"].get("dtype", "co
 #
 # Can this be trusted? There is one case whose answer everybody knows: a model against itself. It was compared with itself
 # a hundred times, and in every second comparison another process multiplied matrices beside it. Each verdict "faster" or
-# "slower" is a false one. The intervals are those of {defined}`99 %`; the last two columns take those of
+# "slower" is a false one. The intervals are those of {defined}`99 %`; the last two rows take those of
 # {defined}`95 %`, as all other tables do. A comparison with too few quiet rounds is not judged, and does not count as right.
 
 # %%
@@ -324,8 +324,8 @@ mb.plots.crossover(*timings.crossings(growing));
 # the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
 # paper since then, one fused operation gives to softmax attention too.
 #
-# And the memory? Counted, not measured: the weights of the layer, its input, and the most that lives between its
-# operations at one moment.
+# And the memory? Counted first: the weights of the layer, its input, and the most that lives between its operations at one
+# moment.
 
 # %% mystnb={"image": {"alt": "Memory of a layer against the number of tokens, logarithmic axes: softmax written out rises twice as steeply as all others, which rise alike, Performer above them."}}
 mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True, xlabel="number of tokens $N$",
@@ -334,7 +334,15 @@ mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True,
 # %% [markdown]
 # Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. So memory is
 # saved only beside code that forms the matrix. Performer needs more than the rest: the features of all queries and keys,
-# $2Nrh$ numbers.
+# $2Nrh$ numbers. Is the count right? Measured, in a new process for each layer: by how much its memory rose while the
+# layer ran, in MiB, and in brackets what was counted between operations:
+
+# %%
+timings.memory_page(timings.recorded("12_scaling", book.device, needed=("memory.*",)))
+
+# %% [markdown]
+# Some MiB come on top everywhere, with few tokens nearly all there are: code that is loaded, and what libraries set aside
+# for themselves. With many tokens the count tells who needs how much.
 #
 # Whole models at three image sizes, one image at a time:
 
@@ -348,6 +356,7 @@ timings.growth_page(growing, "sizes")
 # Do more images in one call change the order?
 
 # %%
+print(timings.ran_out(growing, "batches") or "Every batch was timed.")
 timings.growth_page(growing, "batches")
 
 # %% [markdown]

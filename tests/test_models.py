@@ -113,7 +113,15 @@ def test_resnet50_is_timms():
     ours, theirs = mb.build_model("resnet50").eval(), timm.create_model("resnet50", num_classes=10).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = images(1, 3, (64, 96))
-    assert torch.equal(ours(x), theirs(x))
+    assert torch.equal(ours(x), theirs(x.contiguous(memory_format=torch.channels_last)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_resnet_lays_its_images_out_channels_last(preset):
+    ours, seen = mb.build_model("resnet50", preset), []
+    ours.layer1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    ours.eval()(torch.zeros(2, ours.config.in_chans, *ours.config.img_size))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_small_resnet_computes_what_timms_does():

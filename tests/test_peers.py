@@ -75,6 +75,21 @@ def test_backward_reaches_the_weights(monkeypatch):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.module.parameters())
 
 
+@pytest.mark.parametrize("peer", [peer for peer in peers.PEERS if not peer.differs],
+                         ids=lambda peer: f"{peer.mechanism}-{peer.name}")
+def test_both_sides_of_a_contest_have_the_same_gradient(peer):
+    """The gate of a contest looks at outputs alone, and a contest with gradients times more than those."""
+    if not peers.installed(peer):
+        pytest.skip(f"{peer.package} is not installed; pip install .[peers]")
+    found = []
+    for side in peers.pair(peer, TINY["tiny"]):
+        x = torch.randn(2, *TINY["tiny"][:2], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        side.double()(x.requires_grad_()).square().sum().backward()
+        found.append(x.grad)
+    ours, theirs = found
+    assert (ours - theirs).abs().max() < 1e-12 * theirs.abs().max()
+
+
 def test_all_contests_of_a_mechanism_in_turn(monkeypatch):
     monkeypatch.setattr(contests, "installed", lambda peer: True)
     monkeypatch.setattr(contests, "SHAPES", TINY)

@@ -38,7 +38,7 @@ ORDER = [
     {"phantom", "readers"}, {"data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
-    {"peers", "scaling", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
+    {"peers", "scaling", "layers", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
     {"book"}, {"console", "commands", "measuring"}, {"report"}, {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
@@ -102,6 +102,18 @@ def test_the_rule_can_fail(tmp_path):
         (package / f"{name}.py").write_text("")
     found = stamps.used(package, ast.parse("def f():\n    from .training import fit\n"), package / "cost.py")
     assert found == {package / "training.py"}
+
+
+def test_stamps_are_the_same_in_every_python_and_change_with_the_code():
+    def stamped(source):
+        return stamps._plain(ast.parse(source))
+    newer = ast.parse("def f(x): return f'{x:>{2}}'")
+    newer.body[0].type_params = []                                       # as of Python 3.12
+    newer.body[0].body[0].value.values[0].format_spec.values.append(ast.Constant(""))
+    assert stamps._plain(newer) == stamped("def f(x): return f'{x:>{2}}'")
+    for one, other in (("f(1)", "f('1')"), ("f('')", "f()"), ("f(None)", "f()"), ("f(a)", "f('a')"), ("[]", "()"),
+                       ("f(x=[])", "f(x=None)"), ("return_ = 1", "return_ = True"), ("f'{a}'", "f'{a!r}'")):
+        assert stamped(one) != stamped(other), (one, other)
 
 
 # --------------------------------------------------------------------------------------------- files

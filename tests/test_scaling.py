@@ -14,9 +14,10 @@ import torch
 from test_latency import Clock, Machine, Sleeper
 from torch import nn
 
-from medbench import crossing, plots, records, results, scaling
+from medbench import cost, crossing, latency, layers, plots, records, results, scaling
 from medbench.__main__ import main
 from medbench.attention import ATTENTION
+from medbench.latency import Peak
 from medbench.scaling import Point, Setup
 
 SIZES = (64, 128, 256, 512, 1024)
@@ -140,14 +141,14 @@ def test_the_closed_form_knows_the_layer_of_each_n():
 
 # --------------------------------------------------------------------------------------------- memory
 def memory(name, N):
-    return scaling.layer_setup([name], N, 96, 3, 1, "float32").memory_byte[name]
+    return layers.setup([name], N, 96, 3, 1, "float32").memory_byte[name]
 
 
-@pytest.mark.parametrize("name", scaling.LAYERS)
+@pytest.mark.parametrize("name", layers.LAYERS)
 def test_memory_grows_with_n_and_only_the_written_out_matrix_with_its_square(name):
     grows = memory(name, 16384) / memory(name, 8192)
-    assert 3.9 < grows < 4.0 if name == scaling.WRITTEN_OUT else 1.9 < grows < 2.02
-    if name == scaling.WRITTEN_OUT:
+    assert 3.9 < grows < 4.0 if name == layers.WRITTEN_OUT else 1.9 < grows < 2.02
+    if name == layers.WRITTEN_OUT:
         assert memory(name, 4096) > 4 * 2 * 3 * 4096**2                    # h matrices before and after the softmax
 
 
@@ -155,22 +156,22 @@ def test_memory_grows_with_n_and_only_the_written_out_matrix_with_its_square(nam
 def test_counted_memory_is_what_torch_s_profiler_sees(fused):
     from torch.profiler import ProfilerActivity, profile
     layer, x = ATTENTION["softmax"](96, 3, (16, 32)).eval(), torch.randn(1, 512, 96)
-    run = layer if fused else scaling.written_out(layer).run
+    run = layer if fused else layers.written_out(layer).run
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run(x)
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
     peak = max(itertools.accumulate(e.nbytes() for e in events))
     held = 4 * (sum(p.numel() for p in layer.parameters()) + x.numel())
-    counted = memory("softmax" if fused else scaling.WRITTEN_OUT, 512) - held
+    counted = memory("softmax" if fused else layers.WRITTEN_OUT, 512) - held
     assert counted == pytest.approx(peak, rel=0.4 if fused else 0.2)       # the kernels have a little of their own
 
 
 def test_the_written_out_layer_is_softmax():
-    here = scaling.layer_setup(scaling.LAYERS, 128, 96, 3, 1, "float32")
+    here = layers.setup(layers.LAYERS, 128, 96, 3, 1, "float32")
     x = torch.randn(1, 128, 96)
     with torch.no_grad():
-        assert torch.allclose(here.models["softmax"](x), here.models[scaling.WRITTEN_OUT].run(x), atol=1e-5)
-    assert here.macs["softmax"] == here.macs[scaling.WRITTEN_OUT] == 128 * 4 * 96**2 + 2 * 128**2 * 96
+        assert torch.allclose(here.models["softmax"](x), here.models[layers.WRITTEN_OUT].run(x), atol=1e-5)
+    assert here.macs["softmax"] == here.macs[layers.WRITTEN_OUT] == 128 * 4 * 96**2 + 2 * 128**2 * 96
 
 
 # --------------------------------------------------------------------------------------------- what runs out
@@ -216,14 +217,14 @@ def test_a_busy_machine_leaves_nothing_out_too_soon():
 
 @pytest.mark.parametrize("tokens, shape", [(64, (8, 8)), (128, (8, 16)), (8192, (64, 128)), (16384, (128, 128))])
 def test_grids_are_square_or_twice_as_wide(tokens, shape):
-    assert scaling.grid(tokens) == shape
+    assert layers.grid(tokens) == shape
 
 
 @pytest.mark.parametrize("call, words", [
-    (lambda: scaling.layers(["xcit"]), "mechanism is 'xcit'; allowed: 'softmax'"),
-    (lambda: scaling.layers(tokens=[100]), "tokens is 100; wanted H x H or H x 2H with H a multiple of 8"),
-    (lambda: next(scaling.layers(["xca"])), "reference is 'softmax'; allowed: 'xca'"),
-    (lambda: next(scaling.layers(seconds=0)), "seconds is 0; wanted a number"),
+    (lambda: layers.over_tokens(["xcit"]), "mechanism is 'xcit'; allowed: 'softmax'"),
+    (lambda: layers.over_tokens(tokens=[100]), "tokens is 100; wanted H x H or H x 2H with H a multiple of 8"),
+    (lambda: next(layers.over_tokens(["xca"])), "reference is 'softmax'; allowed: 'xca'"),
+    (lambda: next(layers.over_tokens(seconds=0)), "seconds is 0; wanted a number"),
     (lambda: next(scaling.over("token", ("softmax",), (1,), None)), "part is 'token'; allowed: 'tokens'"),
     (lambda: scaling.recorded([], "token"), "part is 'token'; allowed: 'tokens'")])
 def test_errors_say_what_came_and_what_was_wanted(call, words):
@@ -249,6 +250,25 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
     assert found.tokens == pytest.approx(crossing.crossover(whole, "other").tokens, rel=1e-9)
     assert play(power(300, -0.5), done=back + flat(more)) == []
     assert len(play(power(300, -0.5), done=back, dtype="bfloat16")) == 5   # another run
+
+
+def test_a_step_that_was_too_short_is_timed_again_where_it_gets_more_seconds(tmp_path):
+    takes = {"softmax": lambda N: 0.01 * (N / 64) ** 2, "other": lambda N: 0.01}
+    macs, to = {"softmax": lambda N: N**2}, tmp_path / "cpu" / "12_scaling.json"
+    for step in play(takes, macs=macs, seconds=60.0, spread=0.0):
+        for name, rows in crossing.rows(step).items():
+            results.record(f"tokens.{name}", rows, to=to)
+    back = scaling.recorded(records.read(to).records, "tokens")
+    assert {(p.name, p.at): p.too_short for p in back if p.too_short} == {("softmax", 1024): 60.0}
+    assert play(takes, macs=macs, seconds=60.0, done=back) == []
+    [again] = play(takes, macs=macs, seconds=600.0, spread=0.0, done=back)
+    assert {p.name: (p.at, bool(p.rounds), p.too_short) for p in again} == {"softmax": (1024, True, None),
+                                                                           "other": (1024, True, None)}
+
+
+def test_what_lacks_memory_was_not_too_short():
+    [step] = play({"softmax": lambda N: 0.01, "other": lambda N: 0.01}, at=(64,), memory={"other": lambda N: 10**10})
+    assert [p.too_short for p in step] == [None, None] and step[1].reason.startswith("would need")
 
 
 def test_half_a_step_is_timed_again():
@@ -289,7 +309,7 @@ TINY = {"rounds": 1, "device": "cpu", "clock": lambda: next(TICKS) / 50}  # no c
 
 
 def test_layers_sizes_threads_and_batches_run():
-    steps = list(scaling.layers(("softmax", "xca"), (64, 128), dim=12, **TINY))
+    steps = list(layers.over_tokens(("softmax", "xca"), (64, 128), dim=12, **TINY))
     assert [(p.at, p.name) for p in flat(steps)] == [(64, "softmax"), (64, "xca"), (128, "softmax"), (128, "xca")]
     nets, thin = {"thin": Net(4), "wide": Net(8)}, TINY | {"reference": "thin"}
     found = flat(scaling.sizes(lambda name, px: nets[name], nets, (16, 32), **thin))
@@ -300,6 +320,34 @@ def test_layers_sizes_threads_and_batches_run():
     found = flat(scaling.batches(nets, (3, 16, 16), (1, 4), **thin))
     assert [p.suffix for p in found] == ["b1", "b1", "b4", "b4"] and found[2].macs == 4 * found[0].macs
     assert crossing.summary(found[:2], "thin").startswith("At 1 image: ")
+
+
+def test_memory_is_measured_beside_the_count(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(layers.latency, "peak_memory", lambda module, size, device, seed: Peak(
+        None, None, 7 * size[1], dict.fromkeys(("allocated", "reserved"), "no GPU"), size[0], "float32", "cpu"))
+    found = list(layers.peaks(("xca", "window"), (64, 128), dim=12, memory_byte=40_000, done=[("xca", 128)]))
+    rows = {(name, row["context"]["tokens"], row["quantity"]): row for step in found for name, own in step.items()
+            for row in own}
+    assert {key[:2] for key in rows} == {("xca", 64), ("window", 64), ("window", 128)}
+    assert rows["xca", 64, "peak_process"]["value"] == 7 * 64 and rows["xca", 64, "counted"]["suffix"] == "n64.b1"
+    size = (1, 64, 12)
+    costs = cost.profile(layers.setup(["xca"], 64, 12, 3, 1, "float32").models["xca"], size)
+    assert rows["xca", 64, "counted"]["value"] == 4 * costs.activation_elements
+    assert rows["window", 128, "peak_process"]["value"] is None
+    assert rows["window", 128, "peak_process"]["reason"].startswith("would need about 0.0 GB")
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    monkeypatch.setattr(scaling, "TOKENS", (64,))
+    line = "scaling --part memory --record 12_scaling --device cpu --format csv".split()
+    assert main(line) == 0 and capsys.readouterr().out.count("memory,") == 7
+    assert main(line) == 0 and capsys.readouterr().out.count("memory,") == 0
+    [to] = tmp_path.glob("*/12_scaling.json")
+    assert {r.name for r in records.read(to).records if r.model == "xca"} == {
+        f"memory.xca.{quantity}.n64.b1" for quantity in ("counted", "peak_process", "peak_allocated", "peak_reserved")}
+
+
+def test_the_written_out_layer_can_go_to_another_process():
+    module = layers.setup((layers.WRITTEN_OUT,), 64, 12, 3, 1, "float32").models[layers.WRITTEN_OUT].module
+    assert latency.peak_memory(module, (1, 64, 12), device="cpu").process > 0
 
 
 def test_the_command_records_each_step_and_a_second_time_none(tmp_path, monkeypatch, capsys):

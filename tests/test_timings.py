@@ -76,9 +76,10 @@ def test_every_contest_has_a_cell_with_the_sign_of_its_verdict(places):
     other = [ratio("stage1", 1, "float32", "forward", 0.5, "faster", peer="p", differs="in this")]
     file("mine", "12_peers", {"peers.xca.timm": rows, "peers.performer.p": other}, places / "here")
     page = timings.contests_page(timings.recorded("12_peers", "cpu"))
-    assert list(page.columns) == [("stage1", "fp32", "1"), ("stage3", "bf16", "16"), ("stage3", "bf16", "16 grad")]
-    assert list(page.loc[("xca", "timm")]) == ["1.20 -", "-", "0.71 +"]
-    assert list(page.loc[("performer", "p (another function)")]) == ["0.50 +", "", ""]
+    assert list(page.columns) == [("fp32", "1"), ("bf16", "16"), ("bf16", "16 grad")]
+    assert list(page.loc[("xca", "timm", "stage1")]) == ["1.20 -", "", ""]
+    assert list(page.loc[("xca", "timm", "stage3")]) == ["", "-", "0.71 +"]
+    assert list(page.loc[("performer", "p (another function)", "stage1")]) == ["0.50 +", "", ""]
 
 
 def test_the_self_test_has_a_row_for_each_kind(places):
@@ -87,10 +88,10 @@ def test_the_self_test_has_a_row_for_each_kind(places):
     file("mine", "12_selftest", {"selftest.softmax": selftest.SelfTest(tuple(trial), 3.0, 0.99, 1, 2, "cpu")},
          places / "here")
     page = timings.selftest_page(timings.recorded("12_selftest", "cpu"))
-    assert page["called different"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
-    assert page["comparisons"].to_dict() == {"quiet": 2, "loaded": 1, "all": 3}
-    assert page["rate at most (%)"].to_dict() == {"quiet": "97.5", "loaded": "-", "all": "97.5"}
-    assert page["called different at 95 %"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
+    assert page.loc["called different"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
+    assert page.loc["comparisons"].to_dict() == {"quiet": 2, "loaded": 1, "all": 3}
+    assert page.loc["rate at most (%)"].to_dict() == {"quiet": "97.5", "loaded": "-", "all": "97.5"}
+    assert page.loc["called different at 95 %"].to_dict() == {"quiet": 1, "loaded": 0, "all": 1}
 
 
 def test_growing_sizes_come_back_from_records(places):
@@ -98,7 +99,7 @@ def test_growing_sizes_come_back_from_records(places):
         rounds = () if reason else (ms / 1000,) * 6
         ends = (None, None) if reason else (ms / 1000, ms / 1000)
         return scaling.Point(part, name, at, 10, 100, rounds, *ends, 0.01, reason,
-                             {"batch": 1, "dtype": "float32", "dim": 96, "num_heads": 3})
+                             context={"batch": 1, "dtype": "float32", "dim": 96, "num_heads": 3})
     for part, sizes in (("tokens", (64, 256)), ("sizes", (112, 224)), ("threads", (1, 2))):
         for at, xca in zip(sizes, (2.0, 0.5)):
             step = [point(part, "softmax", at, 1.0), point(part, "xca", at, xca),
@@ -115,6 +116,23 @@ def test_growing_sizes_come_back_from_records(places):
     assert page.loc["xca", "224 px"] == "0.50 [0.50, 0.50]"
     assert page.loc["window", "112 px"].startswith("would need about")
     assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
+    assert timings.ran_out(growing, "threads") == ""
+    for at in (4, 8):
+        step = [point("threads", "softmax", at, 1.0, "would take about 9 s a call"), point("threads", "xca", at, 1.0)]
+        rows = {f"threads.{name}": own for name, own in crossing.rows(step).items()}
+        file("mine", "12_scaling", rows, places / "here")
+    growing = timings.recorded("12_scaling", "cpu")
+    assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
+    assert timings.ran_out(growing, "threads") == (
+        "Nothing at 4 threads: softmax would take about 9 s a call. Nor at 8 threads.")
+    for name, peak in (("xca", 3 * 2**20), ("window", None)):
+        rows = [{"quantity": "counted", "value": 2**19, "unit": "byte"},
+                {"quantity": "peak_process", "value": peak, "unit": "byte", **({} if peak else {"reason": "too much"})},
+                {"quantity": "peak_allocated", "value": None, "unit": "byte", "reason": "not counted"}]
+        rows = [row | {"suffix": "n64.b1", "model": name, "context": {"tokens": 64}} for row in rows]
+        file("mine", "12_scaling", {f"memory.{name}": rows}, places / "here")
+    page = timings.memory_page(timings.recorded("12_scaling", "cpu", needed=("memory.*",)))
+    assert page["64 tokens"].to_dict() == {"xca": "3 (0.5)", "window": "- (0.5)"}
     with pytest.raises(LookupError, match="12_scaling with sizes.*, batches.*; `python -m medbench scaling"):
         timings.recorded("12_scaling", "cpu", needed=("sizes.*", "batches.*"))
     file("other", "12_scaling", {"batches.xca": crossing.rows([point("batches", "xca", 1, 1.0)])["xca"]},

@@ -120,7 +120,23 @@ def _meaning(file: Path, _changed: int) -> str:
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
                 if ast.get_docstring(node, clean=False) is not None:
                     node.body = node.body[1:]
-    return fingerprint(ast.dump(tree))
+    return fingerprint(_plain(tree))
+
+
+def _plain(node):
+    """A syntax tree as lists that are the same in every Python: what a version adds to it is empty elsewhere."""
+    match node:
+        case ast.JoinedStr():                                # 3.12.1 ends some with an empty part
+            parts = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
+            return ["JoinedStr", [_plain(part) for part in parts]]
+        case ast.AST():
+            fields = {name: _plain(value) for name, value in ast.iter_fields(node)}
+            return [type(node).__name__, {name: value for name, value in fields.items() if value not in (None, [])}]
+        case list():
+            return [_plain(one) for one in node]
+        case None:
+            return None
+    return repr(node)
 
 
 def used(package: Path, tree: ast.AST, file: Path) -> set[Path]:

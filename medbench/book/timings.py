@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 
-from .. import crossing, latency, peers, results, scaling
+from .. import crossing, latency, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
 from .tables import ABSENT, with_interval
 
 SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a contest, in a cell
 OTHER = " (another function)"
-CASES = [*peers.SHAPES, peers.PYRAMID, "fp32", "bf16", "1", "16", "16 grad"]  # in the order of the page
+CASES = ["fp32", "bf16", "1", "16", "16 grad"]               # in the order of the page
 COMMANDS = {"12_selftest": "latency --self-test", "12_runtimes": "runtimes", "12_peers": "peers",
             "12_scaling": "scaling"}
 
@@ -107,7 +107,8 @@ def said(file: ResultFile, *quantities: str, **context) -> dict:
 
 
 def selftest_page(file: ResultFile):
-    """The self-test for the page: how many comparisons of a model with itself ended how, machine quiet or loaded."""
+    """The self-test for the page: how many comparisons of a model with itself ended how, one column for the quiet
+    machine, one for the loaded, one for all."""
     import pandas as pd
     columns = {"comparisons": "comparisons", "not_judged": "not judged", "ties": "ties", "inconclusive": "inconclusive",
                "false_calls": "called different", "false_call_bound": "rate at most (%)",
@@ -117,7 +118,8 @@ def selftest_page(file: ResultFile):
         if r.quantity in columns:
             shown = r.value if "bound" not in r.quantity else ABSENT if r.value is None else f"{100 * r.value:.1f}"
             cells.setdefault(columns[r.quantity], {})[r.name.split(".")[-1]] = shown
-    return pd.DataFrame({column: cells[column] for column in columns.values()}).reindex(["quiet", "loaded", "all"])
+    table = pd.DataFrame.from_dict({row: cells[row] for row in columns.values()}, orient="index").astype(object)
+    return table[["quiet", "loaded", "all"]]
 
 
 def peers_page(file: ResultFile):
@@ -132,17 +134,17 @@ def peers_page(file: ResultFile):
 
 
 def contests_page(file: ResultFile):
-    """Every contest, one row a peer and one column a case: our time over theirs, and a sign for the verdict."""
+    """Every contest, one row a peer and shape, one column a case: our time over theirs, and a sign for the verdict."""
     import pandas as pd
     types = {"float32": "fp32", "bfloat16": "bf16"}
     cells = {}
     for r in file.records:
         if r.quantity == "ratio":
             c = r.context
-            row = r.name.split(".")[1], c["peer"] + (OTHER if c["differs"] else "")
-            case = c["shape"], types[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
+            row = r.name.split(".")[1], c["peer"] + (OTHER if c["differs"] else ""), c["shape"]
+            case = types[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
             cells.setdefault(case, {})[row] = ABSENT if r.value is None else f"{r.value:.2f} {SIGNS[c['verdict']]}"
-    table = pd.DataFrame(cells).rename_axis(index=["mechanism", "peer"], columns=["shape", "dtype", "images"])
+    table = pd.DataFrame(cells).rename_axis(index=["mechanism", "peer", "shape"], columns=["dtype", "images"])
     return table.sort_index(axis=1, key=lambda level: level.map(CASES.index)).fillna("")
 
 
@@ -150,6 +152,22 @@ def memory_lines(file: ResultFile):
     """Layers against the number of tokens: `model`, `tokens`, `memory_mib`, counted."""
     table = crossing.table(scaling.recorded(file.records, "tokens"))
     return table.assign(tokens=table["at"], memory_mib=table.memory_byte / 2**20)[["model", "tokens", "memory_mib"]]
+
+
+def memory_page(file: ResultFile, tokens: tuple[int, ...] = (64, 1024, 4096, 16384)):
+    """Memory of layers for the page, MiB: by how much it rose while they ran, and in brackets what was counted."""
+    import pandas as pd
+    found = {(r.model, r.context["tokens"], r.quantity): r for r in file.records if r.name.startswith("memory.")}
+    cells: dict = {}
+    for model, N, quantity in found:
+        if quantity != "counted" or N not in tokens:
+            continue
+        measured = next((found[model, N, peak] for peak in ("peak_allocated", "peak_process")
+                         if (model, N, peak) in found and found[model, N, peak].value is not None), None)
+        counted = found[model, N, quantity].value / 2**20
+        cells.setdefault(_sized(N, "tokens"), {})[model] = (
+            f"{ABSENT if measured is None else f'{measured.value / 2**20:.0f}'} ({counted:.1f})")
+    return pd.DataFrame(cells).rename_axis(columns=f"MiB, {file.device}")
 
 
 def crossings(file: ResultFile, reference: str = "softmax"):
@@ -160,18 +178,39 @@ def crossings(file: ResultFile, reference: str = "softmax"):
 
 
 def growth_page(file: ResultFile, part: str):
-    """Whole models at growing sizes for the page: ratio to softmax with its interval, or why there is none."""
+    """Whole models at growing sizes for the page: ratio to softmax with its interval, or why there is none; sizes
+    without any ratio are left to `ran_out`."""
     table = crossing.table(scaling.recorded(file.records, part))
+    table = table[table["at"].isin(table[table.ratio.notna()]["at"])].copy()
 
     def cell(row):
         if row.ratio is None or row.ratio != row.ratio:
             return row.reason
         return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio to softmax (1)"] = table.apply(cell, axis=1)
-    unit = scaling.PARTS[part][1]
-    table["at"] = [f"{size:,} {unit.removesuffix('s') if size == 1 else unit}" for size in table["at"]]
+    table["at"] = [_sized(size, part) for size in table["at"]]
     page = table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
     return page.rename_axis(columns=f"ratio to softmax (1), {file.device}")
+
+
+def ran_out(file: ResultFile, part: str) -> str:
+    """At which sizes of one part there is no ratio at all, and why not at the first of them; empty if at none."""
+    table = crossing.table(scaling.recorded(file.records, part))
+    without = table[~table["at"].isin(table[table.ratio.notna()]["at"])]
+    if without.empty:
+        return ""
+    sizes = sorted(set(without["at"]))
+    first = without[without["at"] == sizes[0]].set_index("model").reason
+    own = {name: reason for name, reason in first.items() if not reason.startswith("softmax: ")}   # not another's
+    rest = ", ".join(_sized(size, part) for size in sizes[1:])
+    return (f"Nothing at {_sized(sizes[0], part)}: {'; '.join(f'{name} {reason}' for name, reason in own.items())}." +
+            (f" Nor at {rest}." if rest else ""))
+
+
+def _sized(size: int, part: str) -> str:
+    """A size with its unit: `1 image`, `2,048 tokens`."""
+    unit = scaling.PARTS[part][1]
+    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
 
 
 def devices(batch: int = 1):

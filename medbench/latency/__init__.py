@@ -10,7 +10,7 @@ protocol sees differences where there are none.
 
 from .candidates import Candidate, graphed
 from .coldstart import ColdStart, cold_start
-from .comparison import FEW, VERDICTS, Comparison, Round, Timing
+from .comparison import VERDICTS, Comparison, Round, Timing, thinned
 from .energy import Energy
 from .energy import measure as energy_per_image
 from .judging import MIN_FLOOR, MIN_ROUNDS, fewest_rounds, judge
@@ -20,7 +20,7 @@ from .memory import peak as peak_memory
 from .protocol import BUDGETS, budget, compare
 from .selftest import SelfTest, self_test
 
-__all__ = ["BUDGETS", "BYTES", "FEW", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
+__all__ = ["BUDGETS", "BYTES", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
            "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "budget", "ceilings",
            "cold_start", "compare", "energy_per_image", "fewest_rounds", "graphed", "judge", "peak_memory", "roofline",
-           "self_test"]
+           "self_test", "thinned"]

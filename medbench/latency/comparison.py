@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,11 @@ from .timing import CONFIDENCE, Disturbance, milliseconds, samples_needed, suffi
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
 PERCENTILES = (90, 95, 99)
 FEW = 40                     # raw times that are kept of a model where a file holds hundreds of them
+
+
+def thinned(samples, most: int = FEW):
+    """At most `most` of these values, evenly spaced."""
+    return samples[::-(-len(samples) // most) or 1]
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,9 @@ class Timing:
     note: str | None = None
     confidence: float = CONFIDENCE
 
-    def thinned(self, most: int = FEW) -> Timing:
-        """The same with at most `most` raw times, evenly spaced; what was computed from all of them stays."""
-        return dataclasses.replace(self, samples=self.samples[::-(-len(self.samples) // most) or 1])
+    def thinned(self) -> Timing:
+        """The same with at most `FEW` raw times; what was computed from all of them stays."""
+        return dataclasses.replace(self, samples=thinned(self.samples))
 
     def rows(self) -> list[dict]:
         """Latency (ms), percentiles, first call, images a second, ratio and verdict; suffix such as `b16`."""
@@ -97,6 +103,11 @@ class Round:
         return float(np.median(self.seconds_of(name)))
 
 
+def quiet(rounds: Iterable[Round]) -> list[Round]:
+    """Those of the rounds during which nobody else used the processors."""
+    return [r for r in rounds if not r.load.disturbed]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All models timed side by side: `comparison["window"]` is a `Timing`; `rounds` holds everything raw.
@@ -131,9 +142,14 @@ class Comparison:
         return len(self.timings)
 
     @property
+    def quiet(self) -> list[Round]:
+        """Rounds during which nobody else used the processors."""
+        return quiet(self.rounds)
+
+    @property
     def disturbed(self) -> int:
-        """Rounds during which others used the processors."""
-        return sum(r.load.disturbed for r in self.rounds)
+        """How many rounds others used the processors in."""
+        return len(self.rounds) - len(self.quiet)
 
     @property
     def text(self) -> str:
@@ -142,9 +158,9 @@ class Comparison:
         parts = [f"{v} than {self.reference}: {', '.join(found[v])}" for v in ("faster", "slower") if found[v]]
         parts += [f"tied with it: {', '.join(found['tie'])}"] if found["tie"] else []
         parts += [f"inconclusive: {', '.join(found['inconclusive'])}"] if found["inconclusive"] else []
-        quiet = f"{self.disturbed} of {len(self.rounds)} rounds were disturbed" if any(
+        load = f"{self.disturbed} of {len(self.rounds)} rounds were disturbed" if any(
             r.load.known for r in self.rounds) else "whether others used the processors is not known on this system"
-        noise = f"The noise floor is {self.floor:.1%}; {quiet}."
+        noise = f"The noise floor is {self.floor:.1%}; {load}."
         first = "; ".join(parts)
         return f"{first[:1].upper()}{first[1:]}. {noise}" if first else noise
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .comparison import PERCENTILES, Round, Timing
+from .comparison import PERCENTILES, Round, Timing, quiet
 from .timing import CONFIDENCE, events_note, median_interval, resampled, samples_needed
 
 MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
@@ -44,11 +44,10 @@ def judged(timings: dict[str, Timing], done: list[Round], reference: str, seed: 
         part twice; `seed` of the resampling; `confidence` of all intervals.
     Returns: the timings, the control (ratio, low, high) and the noise floor.
     """
-    quiet = [r for r in done if not r.load.disturbed]
-    fewest = fewest_rounds(confidence)
-    why = None if len(quiet) >= fewest else (f"{len(quiet)} of {len(done)} rounds were quiet and {fewest} are needed; "
-                                             f"give it more time on a quieter machine")
-    used = done if why else quiet
+    calm, fewest = quiet(done), fewest_rounds(confidence)
+    why = None if len(calm) >= fewest else (f"{len(calm)} of {len(done)} rounds were quiet and {fewest} are needed; "
+                                            f"give it more time on a quieter machine")
+    used = done if why else calm
     draws = resampled([r.process for r in used], seed)
     names = [name for name in used[0].order if name != again(reference) and not timings[name].reason]
     timings, control = dict(timings), paired(used, again(reference), reference, draws, confidence)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..checks import in_range, one_of, whole
 from ..machine import cores, resolve_device, state
 from .candidates import Candidate, candidate
-from .comparison import Comparison, Round, Timing
+from .comparison import Comparison, Round, Timing, quiet
 from .judging import again, judged
 from .processes import fresh, packed
 from .timing import CONFIDENCE, Load, between, median_interval, prepared, read_load, resampled_rounds, timer_for
@@ -192,12 +192,14 @@ def _gate(c: Candidate, x: Tensor, timer) -> Timing:
 
     Returns: a `Timing` with `first_call`, `error`, and a `reason` if the model may not be timed further.
     """
-    few = x[:2].cpu()
+    few, blank = x[:2].cpu(), Timing(c.name, len(x), c.dtype, c.runtime)
     try:
         first, output = timer.first(c.run, x)
+    except torch.OutOfMemoryError as error:                  # the others go on without it
+        return dataclasses.replace(blank, reason=f"out of memory: {str(error).partition('. ')[0]}")
     except Exception as error:
         raise ValueError(f"{c.name} does not take an input of {tuple(x.shape)}: {error}") from error
-    blank = Timing(c.name, len(x), c.dtype, c.runtime, first_call=first)
+    blank = dataclasses.replace(blank, first_call=first)
     got, wanted = output[:2].double().cpu(), c.exact(few.double())
     if got.shape != wanted.shape:
         return dataclasses.replace(blank, reason=f"output is {tuple(got.shape)}, wanted {tuple(wanted.shape)}")
@@ -238,12 +240,12 @@ def _rounds(runs, calls, x, timer, s: Settings, deadline: float, process: int) -
         taken = s.clock() - start
         done.append(Round(order, taken, between(before, s.load(), taken), pairs, process))
         longest = max(longest, taken)
-        quiet = [r for r in done if not r.load.disturbed]
-        if len(quiet) >= s.rounds:
+        calm = quiet(done)
+        if len(calm) >= s.rounds:
             return done, "rounds"
         if len(done) >= 3 * s.rounds:
             return done, "disturbed"
-        if len(quiet) >= 10 and len(quiet) % 5 == 0 and _narrow(quiet, runs, s):
+        if len(calm) >= 10 and len(calm) % 5 == 0 and _narrow(calm, runs, s):
             return done, "precise"
         if s.clock() + longest > deadline:
             return done, "seconds"

@@ -160,13 +160,12 @@ def self_test(module: nn.Module, input_size: tuple[int, ...], *, comparisons: in
 
 
 def _trial(found: Comparison, loaded: bool, seed: int) -> Trial:
-    itself, quiet = found["itself"], len(found.rounds) - found.disturbed
+    itself = found["itself"]
     blank = {name: dataclasses.replace(timing, reason=None) for name, timing in found.timings.items()}
-    usual = judged(blank, list(found.rounds), "model", seed, CONFIDENCE)[0]["itself"].verdict
-    verdict, usual = (said if quiet >= fewest_rounds(confidence) else NOT_JUDGED for said, confidence in
-                      ((itself.verdict, found.confidence), (usual, CONFIDENCE)))
-    return Trial(loaded, verdict, usual, itself.ratio, itself.ratio_low, itself.ratio_high, found.floor,
-                 len(found.rounds), found.disturbed)
+    usual = judged(blank, list(found.rounds), "model", seed, CONFIDENCE)[0]["itself"]
+    verdicts = [NOT_JUDGED if timing.reason else timing.verdict for timing in (itself, usual)]
+    return Trial(loaded, *verdicts, itself.ratio, itself.ratio_low, itself.ratio_high, found.floor, len(found.rounds),
+                 found.disturbed)
 
 
 # --------------------------------------------------------------------------------------------- the load

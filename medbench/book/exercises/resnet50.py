@@ -80,7 +80,7 @@ def _name_the_fold(folded, layers, x, got, wanted) -> None:
     if error(got, wanted) <= 1e-5 * max(1.0, float(scale)):
         return
     no_eps, old_bias = copy.deepcopy(bn), 0 if conv.bias is None else conv.bias
-    no_eps.eps = 0.0
+    no_eps.eps = 1e-30                      # torch 2.11 refuses 0
     factor = bn.weight / (bn.running_var + bn.eps).sqrt()
     named = {"eps is missing under the root; with small variances that is a lot": no_eps(conv(x)),
              "the bias of the convolution must be scaled too": got.new_tensor(0) if conv.bias is None else
