@@ -46,7 +46,7 @@ class Contest:
                 "verdict": ours.verdict if theirs.median else theirs.reason, "differs": self.peer.differs}
 
     def rows(self) -> list[dict]:
-        """Records: the ratio with its interval and verdict, the time of both with the median of every round."""
+        """Records: the ratio with its interval and verdict, the time of both with medians of rounds."""
         line, ours, theirs = self.row(), self.found[OURS], self.found[self.peer.name]
         suffix = f"{self.shape}.b{ours.batch}.{ours.dtype}.{line['pass']}"
         context = {key: line[key] for key in ("peer", "shape", "batch", "dtype", "pass", "differs")}

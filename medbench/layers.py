@@ -22,7 +22,9 @@ from .attention import ATTENTION
 from .checks import one_of, whole
 from .config import MECHANISMS
 from .counting import Ledger, ghost
+from .files import without_folders
 from .latency.timing import suffix_of
+from .machine import resolve_device
 from .scaling import TOKENS, Point, Setup, costs, free_memory, over
 
 WRITTEN_OUT = "softmax_written_out"
@@ -112,25 +114,32 @@ def peaks(names: Iterable[str] = LAYERS, tokens: Iterable[int] = TOKENS, dim: in
     """Memory of single layers against the number of tokens, measured beside the count.
 
     Args: as for `over_tokens`; `done` pairs (name, N) that are not measured again.
-    Yields: {name: rows} of each N: those of `latency.peak_memory`, and `counted`, the bytes of what lives between the
-        layer's operations at most; null with the reason where more than `memory_byte` would be needed.
+    Yields: {name: rows} of one layer: `counted`, the bytes of what lives between its operations at most; `grown`, by
+        how many memory rose above weights and input while it ran, on a CPU that of the process; null with the reason
+        where more than `memory_byte` would be needed, or where the measuring failed.
     """
-    done = set(done)
+    done, place = set(done), resolve_device(device)
     memory_byte = free_memory(device) // 2 if memory_byte is None else memory_byte
     for N in tokens:
-        found = {}
         here = setup([name for name in names if (name, N) not in done], N, dim, num_heads, batch, "float32", seed)
         for name, model in here.models.items():
             module, byte = getattr(model, "module", model), here.memory_byte[name]
-            between = byte - 4 * (sum(t.numel() for t in (*module.parameters(), *module.buffers())) + batch * N * dim)
-            rows = [{"quantity": "counted", "value": between, "unit": "byte", "suffix": suffix_of(batch, "float32")}]
-            if byte > memory_byte:
-                why = f"would need about {byte / 1e9:.1f} GB of {memory_byte / 1e9:.1f} GB"
-                rows += [rows[0] | {"quantity": "peak_process", "value": None, "reason": why}]
-            else:
-                rows += latency.peak_memory(module, here.input_size, device=device, seed=seed).rows()
-            about = {"tokens": N, "dim": dim, "num_heads": num_heads}
-            found[name] = [row | {"suffix": f"n{N}.{row['suffix']}", "model": name,
-                                  "context": row.get("context", {}) | about} for row in rows]
-        if found:
-            yield found
+            held = 4 * (sum(t.numel() for t in (*module.parameters(), *module.buffers())) + batch * N * dim)
+            grown, why = None, f"would need about {byte / 1e9:.1f} GB of {memory_byte / 1e9:.1f} GB"
+            if byte <= memory_byte:
+                grown, why = _grown(module, here.input_size, place, held, seed)
+            about = {"unit": "byte", "suffix": f"n{N}.{suffix_of(batch, 'float32')}", "model": name,
+                     "context": {"tokens": N, "dim": dim, "num_heads": num_heads, "batch": batch}}
+            yield {name: [{"quantity": "counted", "value": byte - held, **about},
+                          {"quantity": "grown", "value": grown, **about, **({"reason": why} if grown is None else {})}]}
+
+
+def _grown(module: nn.Module, size, place: torch.device, held: int, seed: int) -> tuple[int | None, str | None]:
+    """Bytes by which memory rose above the `held` ones of weights and input, or None and why."""
+    try:
+        found = latency.peak_memory(module, size, device=str(place), seed=seed)
+    except RuntimeError as error:                            # a process that was ended, or no memory on a GPU
+        return None, without_folders(str(error))[:300]
+    if place.type == "cuda":
+        return found.allocated - held, None
+    return found.process, found.reasons.get("process")

@@ -170,17 +170,16 @@ def _peaks(old: list, device: str, to: Path | None) -> list[dict]:
     """Memory of layers against tokens, one row each; what is recorded is not measured again."""
     from . import layers
     from . import scaling as growing
-    done, table = {(r.model, r.context["tokens"]) for r in old if r.quantity == "counted"}, []
+    known = {(r.model, r.context["tokens"], r.quantity): r.value for r in old if r.quantity in ("counted", "grown")}
+    done = [key[:2] for key, value in known.items() if key[2] == "grown" and value is not None]
     for found in layers.peaks(tokens=growing.TOKENS, done=done, device=device):
         if to:
             _record_all(MEMORY, found, to)
-        for name, rows in found.items():
-            own = {row["quantity"]: row["value"] for row in rows}
-            table.append({"part": MEMORY, "model": name, "at": rows[0]["context"]["tokens"],
-                          "counted_byte": own["counted"], "peak_process_byte": own.get("peak_process"),
-                          "peak_allocated_byte": own.get("peak_allocated")})
-            print(f"{name} at {table[-1]['at']:,} tokens: {own}", file=sys.stderr)
-    return table
+        known |= {(name, row["context"]["tokens"], row["quantity"]): row["value"]
+                  for name, rows in found.items() for row in rows}
+    pairs = sorted({key[:2] for key in known}, key=lambda key: (key[1], layers.LAYERS.index(key[0])))
+    return [{"part": MEMORY, "model": name, "at": N, "counted_byte": known[name, N, "counted"],
+             "grown_byte": known[name, N, "grown"]} for name, N in pairs]
 
 
 def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:

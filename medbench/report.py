@@ -3,6 +3,9 @@ r"""Everything about one device in one go, within a budget of time, and to be go
 What lives here, top to bottom: `Step`, one thing to measure; `plan`, what there is, the most important first;
 `device_report`, which does it and keeps a diary; what the steps do; `summary`, one page.
 
+What had too little time for a verdict is done once more, with twice as much, after all else: in the same report if the
+budget allows it, else in the next.
+
 A folder holds one result file a chapter, `<device>/<chapter>.json`, as `book/results/` does: copied there, they add a
 column everywhere. Beside them lie the diary, from which the same command goes on, and the summary.
 """
@@ -39,6 +42,10 @@ AROUND = {"cpu": (20.0, 1.5), "cuda": (20.0, 0.0)}   # seconds around a timing: 
 EXPORTED, COMPILED = 40.0, 220.0             # and more for a group that is exported, or compiled
 
 
+class TooShort(str):
+    """Why a step is not complete, where more seconds would help."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing to measure: `run(seconds)` records it, timing for that long, and may return why it is not complete.
@@ -59,9 +66,10 @@ class Step:
 def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
     """What there is to measure on a device, the most important first.
 
-    Costs; for one image the latency of the large models with the device's limits, memory, the small models, energy, or
-    why there is none, every runtime, and each model in its best; the same of more images; the protocol's self-test;
-    growing sizes; other people's layers (on a CPU).
+    Costs; for one image the latency of the large models with the device's limits, then their memory, the small models,
+    energy, or why there is none, and every runtime with each model in its best; latency and runtimes of more images;
+    the protocol's self-test; growing sizes and the memory of layers; other people's layers (on a CPU); the other
+    batches.
     """
     kind, seconds = resolve_device(device).type, min(profile.latency_seconds, max(5.0, budget / SHARE))
     gpu = kind == "cuda"
@@ -80,9 +88,10 @@ def plan(profile: config.Profile, device: str, budget: float) -> list[Step]:
     steps += [Step("small models b1", "small", seconds, times(profile.preset, 1, "float32"))]
     steps += [Step("energy", "energy", budget / 6 if gpu else 1.0, lambda s: _energy(models(large), device, s), 20.0)]
     steps += _runtimes(models, large, first, device, seconds)
-    for batch in more:
-        steps += latencies(batch) + _runtimes(models, large, batch, device, seconds)
-    return steps + _slow(models, device, gpu, seconds)
+    for batch in (*more[:1], None, *more[1:]):               # what takes minutes stands between
+        steps += _slow(models, device, gpu, seconds) if batch is None else \
+            latencies(batch) + _runtimes(models, large, batch, device, seconds)
+    return steps
 
 
 def _around(kind: str, batch: int) -> float:
@@ -107,7 +116,7 @@ def _runtimes(models, preset: str, batch: int, device: str, seconds: float) -> l
 
 
 def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
-    """What takes minutes: the self-test, growing sizes, the peers."""
+    """What takes minutes: the self-test, growing sizes, the memory of layers, the peers."""
     def test(s: float) -> None:
         measuring.self_test({"softmax": models("small")["softmax"]}, 1, COMPARISONS, 30, s / COMPARISONS, device,
                             "12_selftest")
@@ -115,7 +124,7 @@ def _slow(models, device: str, gpu: bool, seconds: float) -> list[Step]:
     def growing(part: str, sizes: int) -> Callable[[float], str | None]:
         return lambda s: _grown(part, s / sizes, device)
 
-    def others(name: str, units: int) -> Callable[[float], None]:
+    def others(name: str, units: int) -> Callable[[float], str | None]:
         return lambda s: _peers(name, s / units)
     parts = {part: len(scaling.default_sizes(part)) for part in ("tokens", "sizes", "batches", "threads")
              if not (gpu and part == "threads")}
@@ -154,27 +163,35 @@ def device_report(folder: Path, *, profile: str = "full", budget: float = 540.0,
         known = before = diary["steps"].get(step.name, {})
         if before.get("state") != "done":
             known = _do(_longer(step, before), end - clock(), diary["steps"], clock, _byte(folder))
-            if known["state"] == "not run" and before.get("state") == "not complete":
-                known = before
+            if known["state"] == "not run" and _short(before):
+                known = before | {"again": known["why"]}
             diary["steps"][step.name] = known
             write_json(folder / DIARY, diary)
-            print(f"{step.name}: {known['state']} {known.get('why', '')}".rstrip(), file=sys.stderr)
-        rows[step.name] = {"step": step.name, **known}
+            print(f"{step.name}: {known['state']} {_why(known)}".rstrip(), file=sys.stderr)
+        rows[step.name] = {"step": step.name, **known, **({"why": _why(known)} if "why" in known else {})}
         (folder / SUMMARY).write_text(summary(folder / name, list(rows.values())), encoding="utf-8")
     with environment(MEDBENCH_RESULTS=str(folder)):
-        for step in steps:
-            go(step)
-        for step in [step for step in steps if rows[step.name]["state"] == "not complete"]:
-            go(step)
+        for later in (False, True):
+            for step in [step for step in steps if _short(diary["steps"].get(step.name, {})) == later]:
+                go(step)
     for lock in (folder / name).glob("*.json.lock"):
         lock.unlink()
-    return list(rows.values())
+    return [rows[step.name] for step in steps]
+
+
+def _short(known: dict) -> bool:
+    """Whether a step of the diary had too little time."""
+    return known.get("state") == "not complete" and known.get("short", False)
 
 
 def _longer(step: Step, before: dict) -> Step:
     """The step with twice the time that it had before, if that was too little."""
-    known = before.get("timing") if before.get("state") == "not complete" else None
-    return step if known is None else dataclasses.replace(step, seconds=max(step.seconds, 2 * known))
+    return dataclasses.replace(step, seconds=max(step.seconds, 2 * before["timing"])) if _short(before) else step
+
+
+def _why(known: dict) -> str:
+    """Why a step is not done, and why it was not done once more."""
+    return "; ".join(known[key] for key in ("why", "again") if key in known)
 
 
 def _byte(folder: Path) -> int:
@@ -186,7 +203,7 @@ def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
     """Run a step if the budget that is left suffices for it and the report has room; says how it went."""
     if byte > MOST_BYTE - STEP_BYTE:
         return {"state": "not run", "kind": step.kind, "why": f"the report has {byte:,} of {MOST_BYTE:,} bytes already"}
-    around = [s["seconds"] - s["timing"] for s in done.values() if s["kind"] == step.kind and s["state"] == "done"]
+    around = [s["seconds"] - s["timing"] for s in done.values() if s["kind"] == step.kind and "seconds" in s]
     around = max(0.0, max(around, default=step.around))
     timing = min(step.seconds, left - around)
     least = step.seconds if step.whole else min(step.seconds, max(LEAST_SECONDS, LEAST_SHARE * step.seconds))
@@ -198,9 +215,10 @@ def _do(step: Step, left: float, done: dict, clock, byte: int) -> dict:
         why = step.run(timing)
     except Exception as error:           # whatever a runtime raises: the other steps do not depend on it
         return {"state": "failed", "kind": step.kind, "why": without_folders(f"{type(error).__name__}: {error}")[:300]}
-    if why:
-        return {"state": "not complete", "kind": step.kind, "timing": timing, "why": why}
-    return {"state": "done", "kind": step.kind, "timing": timing, "seconds": clock() - started}
+    took = {"kind": step.kind, "timing": timing, "seconds": clock() - started}
+    if isinstance(why, TooShort):
+        return {"state": "not complete", "why": why, "short": True, **took}
+    return {"state": "not complete", "kind": step.kind, "why": why} if why else {"state": "done", **took}
 
 
 # --------------------------------------------------------------------------------------------- the steps
@@ -223,8 +241,8 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
     costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
     for (name, _), roof in timings.roofs({batch: found}, costs, limits).items():
         results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
-    quiet = len(found.quiet)
-    return None if quiet >= latency.MIN_ROUNDS else f"{quiet} quiet rounds, {latency.MIN_ROUNDS} are needed"
+    few = found.stopped == "seconds" and len(found.quiet) < latency.MIN_ROUNDS
+    return TooShort(f"{len(found.quiet)} quiet rounds, {latency.MIN_ROUNDS} are needed") if few else None
 
 
 def _memory(models: dict, device: str) -> None:
@@ -237,12 +255,14 @@ def _grown(part: str, seconds: float, device: str) -> str | None:
     measuring.scaling([part], seconds, device, False, "12_scaling")
     points = scaling.recorded(results.read(results.here("12_scaling", device)).records, part)
     sizes = sorted({point.at for point in points if point.too_short})
-    return f"too little time at {', '.join(map(str, sizes))} {scaling.PARTS[part][1]}" if sizes else None
+    return TooShort(f"too little time at {', '.join(map(str, sizes))} {scaling.PARTS[part][1]}") if sizes else None
 
 
-def _peers(mechanism: str, seconds: float) -> None:
-    """One mechanism's layer beside other people's, so many seconds a contest."""
-    measuring.peers((mechanism,), (1, 16), seconds, "12_peers")
+def _peers(mechanism: str, seconds: float) -> str | None:
+    """One mechanism's layer beside other people's, so many seconds a contest; how many had too few rounds."""
+    lines = measuring.peers((mechanism,), (1, 16), seconds, "12_peers")
+    few = sum(line["rounds"] < latency.MIN_ROUNDS for line in lines)
+    return TooShort(f"{few} of {len(lines)} contests had too few quiet rounds") if few else None
 
 
 def _peaks(device: str) -> None:
@@ -256,10 +276,12 @@ def _energy(models: dict, device: str, seconds: float) -> None:
 
 
 def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> str | None:
-    """All models in one runtime; if its package is not installed, that."""
+    """All models in one runtime; if its package is not installed, or there were too few rounds for an order, that."""
     table = measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0,
-                               "12_runtimes", False, device)
-    return next((line["reason"] for line in table if (line["reason"] or "").startswith("not installed")), None)
+                               "12_runtimes", True, device)
+    few = any(line["latency_ms"] is not None and line["rank"] is None for line in table)
+    missing = next((line["reason"] for line in table if (line["reason"] or "").startswith("not installed")), None)
+    return missing or (TooShort("too few quiet rounds for an order") if few else None)
 
 
 def _best(models: dict, dtype: str, batch: int, device: str, seconds: float) -> str | None:

@@ -12,6 +12,7 @@ and its point says why.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -127,10 +128,13 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
         found = latency.compare(models, here.input_size, reference=reference if reference in models else None,
                                 seconds=seconds, threads=here.threads, dtype=dtype, device=device,
                                 **protocol) if models else None
-        short = {name for name in names if here.memory_byte[name] <= memory_byte and
-                 (name in out or len(found.quiet) < latency.MIN_ROUNDS)}
+        few = found is not None and found.stopped == "seconds" and len(found.quiet) < latency.MIN_ROUNDS
+        short = {name for name in names if here.memory_byte[name] <= memory_byte and (name in out or few)}
         step = [_point(part, name, size, here, found, out.get(name), seconds if name in short else None, context)
                 for name in names]
+        before = [p for p in known if p.at == size]
+        if few and any(p.rounds and not p.reason for p in before):           # those that had verdicts keep them
+            step = [dataclasses.replace(p, too_short=p.too_short and seconds) for p in before]
         known = [p for p in known if p.at != size] + step
         yield step
 
@@ -160,7 +164,7 @@ def ran_out(here: Setup, before: dict[str, Point], reference: str, seconds: floa
     r"""What does not fit into a step, and why, from multiply-adds and memory alone.
 
     A call takes about $t_0 \cdot \mathrm{MAC}/\mathrm{MAC}_0$ with $t_0$ the quickest round of the size before; what
-    has no size before is tried. The slowest are left out until five rounds of the rest fit; the reference is timed
+    has no size before is tried. The slowest are left out until six rounds of the rest fit; the reference is timed
     twice a round. What a busy machine timed says little and counts a quarter.
 
     Returns: {name: reason}.

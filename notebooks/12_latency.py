@@ -332,17 +332,17 @@ mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True,
                 highlight="softmax");
 
 # %% [markdown]
-# Written out, softmax attention needs memory for $hN^2$ numbers; fused, it needs no more than the others. So memory is
+# Written out, softmax attention needs memory for $2hN^2$ numbers, before and after the softmax; fused, it needs no more than the others. So memory is
 # saved only beside code that forms the matrix. Performer needs more than the rest: the features of all queries and keys,
-# $2Nrh$ numbers. Is the count right? Measured, in a new process for each layer: by how much its memory rose while the
-# layer ran, in MiB, and in brackets what was counted between operations:
+# $2Nrh$ numbers. Is the count right? Here is what was measured: by how many MiB memory rose above weights and input
+# while a layer ran, on a CPU that of a new process, and in brackets what was counted between its operations.
 
 # %%
 timings.memory_page(timings.recorded("12_scaling", book.device, needed=("memory.*",)))
 
 # %% [markdown]
-# Some MiB come on top everywhere, with few tokens nearly all there are: code that is loaded, and what libraries set aside
-# for themselves. With many tokens the count tells who needs how much.
+# On a CPU some MiB come on top everywhere, with few tokens nearly all there are: code that is loaded, and what libraries set
+# aside for themselves. With many tokens the count tells who needs how much.
 #
 # Whole models at three image sizes, one image at a time:
 

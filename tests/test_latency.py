@@ -389,15 +389,17 @@ def test_rows_become_records(tmp_path):
     assert "<table" in found._repr_html_() and len(found) == 3 and list(found) == ["softmax", "window", "bad"]
 
 
-def test_a_model_that_runs_out_of_memory_is_left_out_and_the_others_go_on():
+def test_a_model_that_runs_out_of_memory_is_left_out_and_the_others_go_on(tmp_path):
     class Hungry(nn.Linear):
         def forward(self, x):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has 8 GiB.")
     clock = Clock()
     found = latency.compare({"softmax": Sleeper(clock, 0.01), "hungry": Hungry(5, 4)}, (3, 2, 5), rounds=8,
                             seconds=100.0, device="cpu", clock=clock, load=Machine(clock))
-    assert found["hungry"].reason == "out of memory: CUDA out of memory" and found["hungry"].median is None
+    assert found["hungry"].reason == "out of memory: CUDA out of memory. Tried to allocate 9.00 GiB"
     assert found["softmax"].median > 0
+    made = results.record("latency.hungry", found["hungry"], to=tmp_path / "mine" / "12_latency.json")
+    assert {r.reason for r in made} == {found["hungry"].reason} and all(r.value is None for r in made)
 
 
 @pytest.mark.parametrize("models, options, words", [

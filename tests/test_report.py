@@ -8,7 +8,7 @@ import pytest
 from medbench import config, report, results
 from medbench.commands import seconds_in
 from medbench.models import build_model
-from medbench.report import Step
+from medbench.report import Step, TooShort
 
 
 class Clock:
@@ -112,12 +112,19 @@ def test_what_is_not_complete_is_tried_again(world):
 
 def test_what_had_too_little_time_gets_twice_as_much_after_all_else(world):
     step, go = world
-    steps = [step("a", 20, why="3 quiet rounds, 6 are needed"), step("b", 20)]
+    steps = [step("a", 20, why=TooShort("3 quiet rounds, 6 are needed")), step("b", 20)]
     states, ran, folder = go(steps, 120.0)
     assert ran == [("a", 20), ("b", 20), ("a", 40)] and states == [("a", "not complete"), ("b", "done")]
-    assert [name for name, _ in go(steps, 30.0)[1]] == []                # 80 s are wanted, half of that at least
-    assert "3 quiet rounds" in (folder / report.SUMMARY).read_text()     # not forgotten
-    assert go([step("a", 20), step("b", 20)], 120.0)[1] == [("a", 80)]
+    assert go(steps, 30.0)[1] == []                                      # 80 s are wanted, half of that at least
+    assert "- not complete: a (3 quiet rounds, 6 are needed; needs about 42 s, 30 s of the budget are left)" in (
+        folder / report.SUMMARY).read_text()
+    assert go([step("a", 20), step("b", 20), step("c", 20)], 120.0)[1] == [("c", 20), ("a", 80)]     # what is new first
+
+
+def test_more_time_is_no_help_where_a_package_is_missing(world):
+    step, go = world
+    steps = [step("a", 20, why="not installed: openvino")]
+    assert go(steps, 120.0)[1] == [("a", 20)] and go(steps, 120.0)[1] == [("a", 20)]
 
 
 @pytest.mark.parametrize("error", [TypeError("odd"), KeyError("x"), MemoryError(), ImportError("no such thing")])
@@ -164,13 +171,13 @@ def test_the_plan_has_what_matters_first_and_fits_the_device(monkeypatch):
     assert names[:3] == ["costs", "latency float32 b1", "latency bfloat16 b1"]
     assert names.index("best bfloat16 b1") < names.index("latency float32 b16") < names.index("eager float32 b16")
     assert {"energy", "openvino int8 b16", "best float32 b16", "best int8 b1", "peers xca"} <= set(names)
-    assert names[-1] == "peers window" and "best bfloat16 b1" in names
+    assert names[-1] == "peers window" and "best bfloat16 b1" in names and "memory of layers" in names
     assert not [name for name in names if name.startswith("cudagraph") or name == "onnxruntime bfloat16 b1"]
     monkeypatch.setattr(report, "resolve_device", lambda device: type("Device", (), {"type": "cuda"}))
     names = [step.name for step in report.plan(config.profile("full"), "cuda", 540.0)]
     assert {"energy", "cudagraph bfloat16 b256", "compile float32 b1"} <= set(names)
     assert "best float32 b256" in names and "best int8 b1" not in names
-    assert names.index("best bfloat16 b64") < names.index("latency float32 b16")
+    assert names.index("best bfloat16 b64") < names.index("self-test") < names.index("latency float32 b16")
     assert not [name for name in names if name.startswith(("openvino", "onnxruntime", "scaling threads", "peers"))]
 
 

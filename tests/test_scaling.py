@@ -1,5 +1,6 @@
 """Where lines cross, played with our own clock: crossings are known, what runs out says so, a killed run goes on."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -266,6 +267,15 @@ def test_a_step_that_was_too_short_is_timed_again_where_it_gets_more_seconds(tmp
                                                                            "other": (1024, True, None)}
 
 
+def test_a_step_that_is_too_short_again_takes_no_verdict_away():
+    takes = {"softmax": lambda N: 0.01 * (N / 64) ** 2, "other": lambda N: 0.01}
+    [good] = play(takes, at=(64,))
+    good = [good[0], dataclasses.replace(good[1], rounds=(), reason="would take about 9 s a call", too_short=3.0)]
+    [again] = play({name: lambda N: 1.0 for name in takes}, at=(64,), seconds=8.0, done=good)
+    assert [p.rounds for p in again] == [p.rounds for p in good]
+    assert [p.too_short for p in again] == [None, 8.0]
+
+
 def test_what_lacks_memory_was_not_too_short():
     [step] = play({"softmax": lambda N: 0.01, "other": lambda N: 0.01}, at=(64,), memory={"other": lambda N: 10**10})
     assert [p.too_short for p in step] == [None, None] and step[1].reason.startswith("would need")
@@ -325,24 +335,39 @@ def test_layers_sizes_threads_and_batches_run():
 def test_memory_is_measured_beside_the_count(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(layers.latency, "peak_memory", lambda module, size, device, seed: Peak(
         None, None, 7 * size[1], dict.fromkeys(("allocated", "reserved"), "no GPU"), size[0], "float32", "cpu"))
-    found = list(layers.peaks(("xca", "window"), (64, 128), dim=12, memory_byte=40_000, done=[("xca", 128)]))
+    found = list(layers.peaks(("xca", "window"), (64, 128), dim=12, memory_byte=40_000, done=[("xca", 128)],
+                              device="cpu"))
     rows = {(name, row["context"]["tokens"], row["quantity"]): row for step in found for name, own in step.items()
             for row in own}
     assert {key[:2] for key in rows} == {("xca", 64), ("window", 64), ("window", 128)}
-    assert rows["xca", 64, "peak_process"]["value"] == 7 * 64 and rows["xca", 64, "counted"]["suffix"] == "n64.b1"
+    assert rows["xca", 64, "grown"]["value"] == 7 * 64 and rows["xca", 64, "counted"]["suffix"] == "n64.b1"
     size = (1, 64, 12)
     costs = cost.profile(layers.setup(["xca"], 64, 12, 3, 1, "float32").models["xca"], size)
     assert rows["xca", 64, "counted"]["value"] == 4 * costs.activation_elements
-    assert rows["window", 128, "peak_process"]["value"] is None
-    assert rows["window", 128, "peak_process"]["reason"].startswith("would need about 0.0 GB")
+    assert rows["window", 128, "grown"]["value"] is None
+    assert rows["window", 128, "grown"]["reason"].startswith("would need about 0.0 GB")
     monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
     monkeypatch.setattr(scaling, "TOKENS", (64,))
     line = "scaling --part memory --record 12_scaling --device cpu --format csv".split()
     assert main(line) == 0 and capsys.readouterr().out.count("memory,") == 7
-    assert main(line) == 0 and capsys.readouterr().out.count("memory,") == 0
+    monkeypatch.setattr(layers.latency, "peak_memory", None)             # not asked again, shown all the same
+    assert main(line) == 0 and capsys.readouterr().out.count("memory,") == 7
     [to] = tmp_path.glob("*/12_scaling.json")
     assert {r.name for r in records.read(to).records if r.model == "xca"} == {
-        f"memory.xca.{quantity}.n64.b1" for quantity in ("counted", "peak_process", "peak_allocated", "peak_reserved")}
+        f"memory.xca.{quantity}.n64.b1" for quantity in ("counted", "grown")}
+
+
+def test_memory_on_a_gpu_is_what_rose_above_weights_and_input_and_a_failure_is_said(monkeypatch):
+    module = torch.nn.Linear(3, 3)
+    found = Peak(1000, 2000, 3000, {}, 1, "float32", "cuda")
+    monkeypatch.setattr(layers.latency, "peak_memory", lambda *_, **__: found)
+    assert layers._grown(module, (1, 3), torch.device("cuda"), 300, 0) == (700, None)
+    assert layers._grown(module, (1, 3), torch.device("cpu"), 300, 0) == (3000, None)
+
+    def failing(*_, **__):
+        raise RuntimeError("the new process ended without an answer")
+    monkeypatch.setattr(layers.latency, "peak_memory", failing)
+    assert layers._grown(module, (1, 3), torch.device("cpu"), 0, 0) == (None, "the new process ended without an answer")
 
 
 def test_the_written_out_layer_can_go_to_another_process():

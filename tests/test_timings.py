@@ -125,14 +125,14 @@ def test_growing_sizes_come_back_from_records(places):
     assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
     assert timings.ran_out(growing, "threads") == (
         "Nothing at 4 threads: softmax would take about 9 s a call. Nor at 8 threads.")
-    for name, peak in (("xca", 3 * 2**20), ("window", None)):
+    for name, at, grown in (("xca", 4096, 7 * 2**20), ("xca", 64, 3 * 2**20), ("linformer", 64, None)):
         rows = [{"quantity": "counted", "value": 2**19, "unit": "byte"},
-                {"quantity": "peak_process", "value": peak, "unit": "byte", **({} if peak else {"reason": "too much"})},
-                {"quantity": "peak_allocated", "value": None, "unit": "byte", "reason": "not counted"}]
-        rows = [row | {"suffix": "n64.b1", "model": name, "context": {"tokens": 64}} for row in rows]
+                {"quantity": "grown", "value": grown, "unit": "byte", **({} if grown else {"reason": "too much"})}]
+        rows = [row | {"suffix": f"n{at}.b1", "model": name, "context": {"tokens": at}} for row in rows]
         file("mine", "12_scaling", {f"memory.{name}": rows}, places / "here")
-    page = timings.memory_page(timings.recorded("12_scaling", "cpu", needed=("memory.*",)))
-    assert page["64 tokens"].to_dict() == {"xca": "3 (0.5)", "window": "- (0.5)"}
+    page = timings.memory_page(timings.recorded("12_scaling", "cpu", needed=("memory.*",)), (64, 4096))
+    assert list(page.columns) == ["64 tokens", "4,096 tokens"]
+    assert page.loc["linformer"].to_list() == ["- (0.5)", "-"] and page.loc["xca"].to_list() == ["3 (0.5)", "7 (0.5)"]
     with pytest.raises(LookupError, match="12_scaling with sizes.*, batches.*; `python -m medbench scaling"):
         timings.recorded("12_scaling", "cpu", needed=("sizes.*", "batches.*"))
     file("other", "12_scaling", {"batches.xca": crossing.rows([point("batches", "xca", 1, 1.0)])["xca"]},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 
-from .. import crossing, latency, results, scaling
+from .. import crossing, latency, layers, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
 from .tables import ABSENT, with_interval
@@ -157,16 +157,14 @@ def memory_lines(file: ResultFile):
 def memory_page(file: ResultFile, tokens: tuple[int, ...] = (64, 1024, 4096, 16384)):
     """Memory of layers for the page, MiB: by how much it rose while they ran, and in brackets what was counted."""
     import pandas as pd
-    found = {(r.model, r.context["tokens"], r.quantity): r for r in file.records if r.name.startswith("memory.")}
-    cells: dict = {}
-    for model, N, quantity in found:
-        if quantity != "counted" or N not in tokens:
-            continue
-        measured = next((found[model, N, peak] for peak in ("peak_allocated", "peak_process")
-                         if (model, N, peak) in found and found[model, N, peak].value is not None), None)
-        counted = found[model, N, quantity].value / 2**20
-        cells.setdefault(_sized(N, "tokens"), {})[model] = (
-            f"{ABSENT if measured is None else f'{measured.value / 2**20:.0f}'} ({counted:.1f})")
+    found = {(r.quantity, r.model, r.context["tokens"]): r.value for r in file.records if r.name.startswith("memory.")}
+
+    def cell(name: str, N: int) -> str:
+        grown, counted = (found.get((quantity, name, N)) for quantity in ("grown", "counted"))
+        return ABSENT if counted is None else (f"{ABSENT if grown is None else f'{grown / 2**20:.0f}'} "
+                                               f"({counted / 2**20:.1f})")
+    names = [name for name in layers.LAYERS if any(name == key[1] for key in found)]
+    cells = {_sized(N, "tokens"): {name: cell(name, N) for name in names} for N in tokens}
     return pd.DataFrame(cells).rename_axis(columns=f"MiB, {file.device}")
 
 
@@ -182,6 +180,8 @@ def growth_page(file: ResultFile, part: str):
     without any ratio are left to `ran_out`."""
     table = crossing.table(scaling.recorded(file.records, part))
     table = table[table["at"].isin(table[table.ratio.notna()]["at"])].copy()
+    if table.empty:
+        return table
 
     def cell(row):
         if row.ratio is None or row.ratio != row.ratio:

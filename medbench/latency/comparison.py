@@ -69,7 +69,8 @@ class Timing:
                  "low": self.high and self.batch / self.high, "high": self.low and self.batch / self.low, **more},
                 {"quantity": "latency_ratio", "value": self.ratio, "unit": "1", "low": self.ratio_low,
                  "high": self.ratio_high, **more},
-                {"quantity": "first_call", "value": ms(self.first_call), "unit": "ms"},
+                {"quantity": "first_call", "value": ms(self.first_call), "unit": "ms",
+                 **({} if self.first_call is not None else {"reason": self.reason or "not timed"})},
                 {"quantity": "output_error", "value": self.error, "unit": "1",
                  **({} if self.error is not None else {"reason": self.reason})},
                 {"quantity": "verdict", "value": None, "unit": "1", "text": self.verdict, "reason": self.reason}]

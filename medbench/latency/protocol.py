@@ -196,7 +196,7 @@ def _gate(c: Candidate, x: Tensor, timer) -> Timing:
     try:
         first, output = timer.first(c.run, x)
     except torch.OutOfMemoryError as error:                  # the others go on without it
-        return dataclasses.replace(blank, reason=f"out of memory: {str(error).partition('. ')[0]}")
+        return dataclasses.replace(blank, reason=f"out of memory: {'. '.join(str(error).split('. ')[:2])}")
     except Exception as error:
         raise ValueError(f"{c.name} does not take an input of {tuple(x.shape)}: {error}") from error
     blank = dataclasses.replace(blank, first_call=first)
