@@ -115,7 +115,7 @@ class Comparison:
 
     `control` (low, high) is the ratio of the reference to itself, `floor` the largest difference that it makes look
     real. `stopped` says why the rounds ended: "rounds", "precise", "seconds" or "disturbed". `before` and `after`:
-    load, pressure and clocks of the machine around the run, from `machine.state`.
+    load, pressure and clocks of the machine around the run, from `machine.state`. `seed`: of input, orders, intervals.
     """
 
     timings: dict[str, Timing]
@@ -131,6 +131,7 @@ class Comparison:
     confidence: float = CONFIDENCE
     before: dict | None = None
     after: dict | None = None
+    seed: int = 0
 
     def __getitem__(self, name: str) -> Timing:
         one_of("model", name, tuple(self.timings))
@@ -189,7 +190,8 @@ class Comparison:
         first = next(iter(self.timings.values()))
         suffix = suffix_of(first.batch, first.dtype)
         context = {"batch": first.batch, "dtype": first.dtype, "threads": self.threads, "stopped": self.stopped,
-                   "reference": self.reference, "processes": self.processes, "confidence": self.confidence}
+                   "reference": self.reference, "processes": self.processes, "confidence": self.confidence,
+                   "seed": self.seed, "memory_format": "contiguous"}                 # of the input
         middle, low, high = self.control
         known = {} if math.isfinite(middle) else {"reason": "no round was timed"}
         run = [{"quantity": "control_ratio", "value": middle, "unit": "1", "low": low, "high": high, **known},

@@ -106,7 +106,7 @@ def compare(models: dict, input_size: tuple[int, ...], *, rounds: int = 30, seco
     timings, control, floor = judged(_together(parts), done, reference, seed, confidence)
     stopped = next(s for s in ("seconds", "disturbed", "rounds", "precise") if s in [part.stopped for part in parts])
     return Comparison(timings, reference, control, floor, tuple(done), stopped, clock() - started, settings.threads,
-                      str(place), processes, confidence, before, state(device))
+                      str(place), processes, confidence, before, state(device), seed)
 
 
 def _check(models, input_size, reference, rounds, seconds, threads, dtype) -> str:
