@@ -347,6 +347,7 @@ timings.memory_page(timings.recorded("12_scaling", book.device, needed=("memory.
 # Whole models at three image sizes, one image at a time:
 
 # %%
+print(timings.ran_out(growing, "sizes"))
 timings.growth_page(growing, "sizes")
 
 # %% [markdown]
@@ -356,7 +357,7 @@ timings.growth_page(growing, "sizes")
 # Do more images in one call change the order?
 
 # %%
-print(timings.ran_out(growing, "batches") or "Every batch was timed.")
+print(timings.ran_out(growing, "batches"))
 timings.growth_page(growing, "batches")
 
 # %% [markdown]
@@ -366,7 +367,7 @@ timings.growth_page(growing, "batches")
 timings.growth_page(timings.recorded("12_scaling", book.device, needed=("threads.*",)), "threads")
 
 # %% [markdown]
-# Words in a cell say why there is no number. No mechanism that leads for one image falls behind for more of them, nor with
+# No mechanism that leads for one image falls behind for more of them, nor with
 # one thread.
 #
 # ## Is our code the reason?

@@ -114,17 +114,18 @@ def test_growing_sizes_come_back_from_records(places):
     memory = timings.memory_lines(growing).set_index(["model", "tokens"]).memory_mib
     assert memory["xca", 256] == pytest.approx(100 / 2**20)
     assert page.loc["xca", "224 px"] == "0.50 [0.50, 0.50]"
-    assert page.loc["window", "112 px"].startswith("would need about")
+    assert page.loc["window", "112 px"] == "-"
+    assert timings.ran_out(growing, "sizes").splitlines() == [
+        f"At {px} px: window would need about 9.0 GB of 1.0 GB." for px in (112, 224)]
     assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
-    assert timings.ran_out(growing, "threads") == ""
     for at in (4, 8):
         step = [point("threads", "softmax", at, 1.0, "would take about 9 s a call"), point("threads", "xca", at, 1.0)]
         rows = {f"threads.{name}": own for name, own in crossing.rows(step).items()}
         file("mine", "12_scaling", rows, places / "here")
     growing = timings.recorded("12_scaling", "cpu")
     assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]
-    assert timings.ran_out(growing, "threads") == (
-        "Nothing at 4 threads: softmax would take about 9 s a call. Nor at 8 threads.")
+    assert timings.ran_out(growing, "threads").splitlines()[-1] == (
+        "Nothing at 4 threads, 8 threads: at the first of them softmax would take about 9 s a call.")
     for name, at, grown in (("xca", 4096, 7 * 2**20), ("xca", 64, 3 * 2**20), ("linformer", 64, None)):
         rows = [{"quantity": "counted", "value": 2**19, "unit": "byte"},
                 {"quantity": "grown", "value": grown, "unit": "byte", **({} if grown else {"reason": "too much"})}]
@@ -135,9 +136,10 @@ def test_growing_sizes_come_back_from_records(places):
     assert page.loc["linformer"].to_list() == ["- (0.5)", "-"] and page.loc["xca"].to_list() == ["3 (0.5)", "7 (0.5)"]
     with pytest.raises(LookupError, match="12_scaling with sizes.*, batches.*; `python -m medbench scaling"):
         timings.recorded("12_scaling", "cpu", needed=("sizes.*", "batches.*"))
-    file("other", "12_scaling", {"batches.xca": crossing.rows([point("batches", "xca", 1, 1.0)])["xca"]},
-         places / "edition")
-    assert timings.recorded("12_scaling", "cpu", needed=("batches.*",)).device == "other"
+    step = crossing.rows([point("batches", "softmax", 1, 1.0), point("batches", "xca", 1, 1.0)])
+    file("other", "12_scaling", {f"batches.{name}": rows for name, rows in step.items()}, places / "edition")
+    other = timings.recorded("12_scaling", "cpu", needed=("batches.*",))
+    assert other.device == "other" and timings.ran_out(other, "batches") == "Everything was timed."
     assert timings.recorded("12_scaling", "cpu").device == "mine"
 
 

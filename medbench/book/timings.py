@@ -176,17 +176,15 @@ def crossings(file: ResultFile, reference: str = "softmax"):
 
 
 def growth_page(file: ResultFile, part: str):
-    """Whole models at growing sizes for the page: ratio to softmax with its interval, or why there is none; sizes
-    without any ratio are left to `ran_out`."""
+    """Whole models at growing sizes for the page: ratio to softmax with its interval; sizes without any are left out,
+    and `ran_out` says what is missing."""
     table = crossing.table(scaling.recorded(file.records, part))
     table = table[table["at"].isin(table[table.ratio.notna()]["at"])].copy()
     if table.empty:
         return table
 
     def cell(row):
-        if row.ratio is None or row.ratio != row.ratio:
-            return row.reason
-        return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
+        return ABSENT if row.ratio != row.ratio else with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio to softmax (1)"] = table.apply(cell, axis=1)
     table["at"] = [_sized(size, part) for size in table["at"]]
     page = table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
@@ -194,17 +192,20 @@ def growth_page(file: ResultFile, part: str):
 
 
 def ran_out(file: ResultFile, part: str) -> str:
-    """At which sizes of one part there is no ratio at all, and why not at the first of them; empty if at none."""
+    """Which ratios of one part there are not, and why: a line a size, and one for all from which on there are none."""
     table = crossing.table(scaling.recorded(file.records, part))
-    without = table[~table["at"].isin(table[table.ratio.notna()]["at"])]
-    if without.empty:
-        return ""
-    sizes = sorted(set(without["at"]))
-    first = without[without["at"] == sizes[0]].set_index("model").reason
-    own = {name: reason for name, reason in first.items() if not reason.startswith("softmax: ")}   # not another's
-    rest = ", ".join(_sized(size, part) for size in sizes[1:])
-    return (f"Nothing at {_sized(sizes[0], part)}: {'; '.join(f'{name} {reason}' for name, reason in own.items())}." +
-            (f" Nor at {rest}." if rest else ""))
+    found, lines = {size: own.set_index("model") for size, own in table.groupby("at")}, []
+    whole = [size for size, own in found.items() if own.ratio.notna().any()]
+    for size in whole:
+        why = found[size][found[size].ratio.isna()].reason
+        if len(why):
+            lines.append(f"At {_sized(size, part)}: {'; '.join(f'{name} {reason}' for name, reason in why.items())}.")
+    if rest := [size for size in found if size not in whole]:
+        why = found[rest[0]].reason
+        name = "softmax" if "softmax" in why else why.index[0]               # without which there is no ratio
+        lines.append(f"Nothing at {', '.join(_sized(size, part) for size in rest)}: at the first of them {name} "
+                     f"{why[name].removeprefix('softmax: ')}.")
+    return "\n".join(lines) or "Everything was timed."
 
 
 def _sized(size: int, part: str) -> str:

@@ -191,7 +191,7 @@ class Comparison:
         suffix = suffix_of(first.batch, first.dtype)
         context = {"batch": first.batch, "dtype": first.dtype, "threads": self.threads, "stopped": self.stopped,
                    "reference": self.reference, "processes": self.processes, "confidence": self.confidence,
-                   "seed": self.seed, "memory_format": "contiguous"}                 # of the input
+                   "input_seed": self.seed, "input_format": "contiguous"}
         middle, low, high = self.control
         known = {} if math.isfinite(middle) else {"reason": "no round was timed"}
         run = [{"quantity": "control_ratio", "value": middle, "unit": "1", "low": low, "high": high, **known},
