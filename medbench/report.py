@@ -110,6 +110,7 @@ def _runtimes(models, preset: str, batch: int, device: str, seconds: float) -> l
         return lambda s: _runtime(models(preset), runtime, dtype, batch, device, s)
     cells = [(runtime, dtype, COMPILED if runtime == "compile" else EXPORTED)
              for runtime, about in RUNTIMES.items() for dtype in DTYPES if not {kind, dtype} & set(about.lacks)]
+    cells.sort(key=lambda cell: cell[2])                      # compiling eight models takes minutes
     cells += [(runtimes.BEST, dtype, COMPILED) for dtype in DTYPES if sum(dtype == cell[1] for cell in cells) > 1]
     return [Step(f"{runtime} {dtype} b{batch}", f"{runtime} b{batch}", seconds / 2, group(runtime, dtype),
                  _around(kind, batch) + more) for runtime, dtype, more in cells]

@@ -169,6 +169,7 @@ def test_a_budget_that_is_none_is_refused(text):
 def test_the_plan_has_what_matters_first_and_fits_the_device(monkeypatch):
     names = [step.name for step in report.plan(config.profile("laptop"), "cpu", 540.0)]
     assert names[:3] == ["costs", "latency float32 b1", "latency bfloat16 b1"]
+    assert names.index("openvino int8 b1") < names.index("compile float32 b1") < names.index("best float32 b1")
     assert names.index("best bfloat16 b1") < names.index("latency float32 b16") < names.index("eager float32 b16")
     assert {"energy", "openvino int8 b16", "best float32 b16", "best int8 b1", "peers xca"} <= set(names)
     assert names[-1] == "peers window" and "best bfloat16 b1" in names and "memory of layers" in names
