@@ -143,11 +143,11 @@ def standings(lines: list[dict]) -> list[dict]:
 def _standing(name: str, lines: list[dict]) -> dict:
     """One mechanism's record from its cases."""
     beside, said = ", ".join(sorted({line["peer"] for line in lines})), name.replace("_", " ")
-    judged = [line for line in lines if line["rounds"] >= latency.MIN_ROUNDS]
+    judged = [line for line in lines if line["rounds"] >= latency.fewest_rounds()]
     counts = {verdict: sum(line["verdict"] == verdict for line in judged) for verdict in latency.VERDICTS[1:]}
     row = {"quantity": "mean_ratio", "value": None, "unit": "1", "n": len(judged), "suffix": name,
            "context": counts | {"mechanism": name, "not_judged": len(lines) - len(judged)}}
-    why = f"{len(lines) - len(judged)} cases had fewer than {latency.MIN_ROUNDS} quiet rounds"
+    why = f"{len(lines) - len(judged)} cases had fewer than {latency.fewest_rounds()} quiet rounds"
     if not judged:
         return row | {"reason": why, "text": f"{said} is not judged beside {beside}: {why}."}
     mean = math.exp(sum(math.log(line["ratio"]) for line in judged) / len(judged))

@@ -19,7 +19,7 @@ from .attention import ATTENTION
 from .checks import one_of, whole
 from .latency.timing import CONFIDENCE, median_interval, resampled_rounds, suffix_of
 from .layers import WRITTEN_OUT
-from .scaling import PARTS, Point
+from .scaling import PARTS, Point, sized
 
 
 # --------------------------------------------------------------------------------------------- ratios
@@ -76,9 +76,7 @@ def summary(step: list[Point], reference: str = "softmax") -> str:
     for verdict, words in groups.items():
         names = [name for name, r in found.items() if r.verdict == verdict and r.value is not None]
         parts += [f"{words}: {', '.join(names)}"] if names else []
-    size, unit = step[0].at, PARTS[step[0].part][1]
-    unit = unit.removesuffix("s") if size == 1 else unit
-    return f"At {size:,} {unit}: {'; '.join(parts + out) or 'nothing to compare'}."
+    return f"At {sized(step[0].part, step[0].at)}: {'; '.join(parts + out) or 'nothing to compare'}."
 
 
 def table(points: Iterable[Point], reference: str = "softmax"):

@@ -79,7 +79,11 @@ def build_resnet(config: ModelConfig) -> ResNet:
 
 
 class ChannelsLastResNet(ResNet):
-    """timm's ResNet, which lays its input out channels last: the same numbers, at batch 16 a third faster on a CPU."""
+    """timm's ResNet with weights and input laid out channels last: the same numbers, on a CPU in less time."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `(B, in_chans, height, width)` to logits `(B, num_classes)`."""

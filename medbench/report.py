@@ -242,8 +242,8 @@ def _latency(models: dict, batch: int, dtype: str, profile: config.Profile, devi
     costs = {name: cost.profile(model, input_size(model)) for name, model in models.items()}
     for (name, _), roof in timings.roofs({batch: found}, costs, limits).items():
         results.record(f"{prefix}.{name}", roof, to=to, preset=first.config.preset)
-    few = found.stopped == "seconds" and len(found.quiet) < latency.MIN_ROUNDS
-    return TooShort(f"{len(found.quiet)} quiet rounds, {latency.MIN_ROUNDS} are needed") if few else None
+    few = found.stopped == "seconds" and not found.judged
+    return TooShort(f"{len(found.quiet)} quiet rounds, {latency.fewest_rounds()} are needed") if few else None
 
 
 def _memory(models: dict, device: str) -> None:
@@ -262,7 +262,7 @@ def _grown(part: str, seconds: float, device: str) -> str | None:
 def _peers(mechanism: str, seconds: float) -> str | None:
     """One mechanism's layer beside other people's, so many seconds a contest; how many had too few rounds."""
     lines = measuring.peers((mechanism,), (1, 16), seconds, "12_peers")
-    few = sum(line["rounds"] < latency.MIN_ROUNDS for line in lines)
+    few = sum(line["rounds"] < latency.fewest_rounds() for line in lines)
     return TooShort(f"{few} of {len(lines)} contests had too few quiet rounds") if few else None
 
 

@@ -102,14 +102,13 @@ def ranks(found: latency.Comparison) -> dict[str, int]:
 
     One model is faster than another if `latency.judge` says so of their paired ratios over the quiet rounds.
     """
-    quiet = found.quiet
     names = [name for name in found if found[name].median is not None]
-    if len(quiet) < latency.MIN_ROUNDS:
+    if not found.judged:
         return {}
-    draws = resampled([r.process for r in quiet], 0)
+    draws = resampled([r.process for r in found.used], 0)
 
     def faster(other: str, name: str) -> bool:
-        return latency.judge(*paired(quiet, other, name, draws)[1:], found.floor) == "faster"
+        return latency.judge(*paired(found.used, other, name, draws)[1:], found.floor) == "faster"
     return {name: 1 + sum(faster(other, name) for other in names if other != name) for name in names}
 
 
@@ -135,7 +134,8 @@ def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | Non
         if timing else [_row(*missing, why) for missing in (("latency", None, "ms"), ("latency_ratio", None, "1"),
                                                             ("verdict", None, "1"))]
     rows += _roof(made, model, limits, seconds, why)
-    rows += [_row("rank", rank, "1", why if seconds is None else f"fewer than {latency.MIN_ROUNDS} rounds were quiet"),
+    few = f"fewer than {latency.fewest_rounds()} rounds were quiet"
+    rows += [_row("rank", rank, "1", why if seconds is None else few),
              _row("output_error", made.error, "1", why), _row("export", made.seconds.get("export"), "s", why),
              _row("first_call", milliseconds(first), "ms", why),
              same.row("class_agreement") if same else

@@ -33,6 +33,12 @@ PARTS = {"tokens": ("n", "tokens"), "sizes": ("s", "px"), "threads": ("t", "thre
 CALLS = 20                   # of one model in a step: 6 rounds of a warm call and a timed one, the gate, the warm-up
 
 
+def sized(part: str, size: int) -> str:
+    """A size with its unit: `1 image`, `2,048 tokens`."""
+    unit = PARTS[part][1]
+    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
+
+
 # --------------------------------------------------------------------------------------------- what comes out
 @dataclass(frozen=True)
 class Point:
@@ -123,12 +129,12 @@ def over(part: str, names: Iterable[str], at: Iterable[int], setup: Callable[[in
         if set(names) <= {p.name for p in known if p.at == size and not (p.too_short and p.too_short < seconds)}:
             continue
         here = setup(size)
-        out = ran_out(here, _before(known, size), reference, seconds, memory_byte)
+        out = left_out(here, _before(known, size), reference, seconds, memory_byte)
         models = {name: model for name, model in here.models.items() if name not in out}
         found = latency.compare(models, here.input_size, reference=reference if reference in models else None,
                                 seconds=seconds, threads=here.threads, dtype=dtype, device=device,
                                 **protocol) if models else None
-        few = found is not None and found.stopped == "seconds" and len(found.quiet) < latency.MIN_ROUNDS
+        few = found is not None and found.stopped == "seconds" and not found.judged
         short = {name for name in names if here.memory_byte[name] <= memory_byte and (name in out or few)}
         step = [_point(part, name, size, here, found, out.get(name), seconds if name in short else None, context)
                 for name in names]
@@ -160,7 +166,7 @@ def _before(points: list[Point], size: int) -> dict[str, Point]:
     return {p.name: p for p in below}
 
 
-def ran_out(here: Setup, before: dict[str, Point], reference: str, seconds: float, memory_byte: int) -> dict[str, str]:
+def left_out(here: Setup, before: dict[str, Point], reference: str, seconds: float, memory_byte: int) -> dict[str, str]:
     r"""What does not fit into a step, and why, from multiply-adds and memory alone.
 
     A call takes about $t_0 \cdot \mathrm{MAC}/\mathrm{MAC}_0$ with $t_0$ the quickest round of the size before; what
@@ -187,8 +193,7 @@ def _point(part, name, size, here: Setup, found, reason, too_short, context) -> 
     if reason:
         return Point(**known, reason=reason)
     timing = found[name]
-    used = found.quiet if len(found.quiet) >= latency.MIN_ROUNDS else found.rounds   # as the comparison does
-    rounds = tuple(r.value(name) for r in used if name in r.calls)
+    rounds = tuple(r.value(name) for r in found.used if name in r.calls)
     return Point(**known, rounds=rounds, low=timing.low, high=timing.high, floor=found.floor, reason=timing.reason)
 
 

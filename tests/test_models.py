@@ -8,6 +8,7 @@ import pickle
 import pytest
 import timm
 import torch
+from safetensors.torch import load_model, save_model
 
 import medbench as mb
 from medbench.config import ALL_MODELS, CONTROL, MECHANISMS, MODELS, PRESETS, ModelConfig, model_config
@@ -79,14 +80,17 @@ def test_same_seed_same_model_and_the_global_generator_is_left_alone(name):
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
-def test_a_model_comes_back_from_its_configuration_and_its_weights(name):
+def test_a_model_comes_back_from_its_configuration_and_its_weights(name, tmp_path):
     first = mb.build_model(name, "smoke", num_classes=3, seed=1).eval()
     config = ModelConfig(**json.loads(json.dumps(dataclasses.asdict(first.config))))
     assert config == first.config
     second = mb.build_model(config.replace(seed=2)).eval()
     second.load_state_dict(first.state_dict())
     assert torch.equal(first(images()), second(images()))
-    assert all(value.is_contiguous() for value in first.state_dict().values())  # as safetensors wants them
+    save_model(first, str(tmp_path / "weights.safetensors"))
+    third = mb.build_model(config.replace(seed=3)).eval()
+    load_model(third, str(tmp_path / "weights.safetensors"))
+    assert torch.equal(first(images()), third(images()))
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
@@ -117,8 +121,10 @@ def test_resnet50_is_timms():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_resnet_lays_its_images_out_channels_last(preset):
+def test_every_resnet_lays_weights_and_images_out_channels_last(preset):
     ours, seen = mb.build_model("resnet50", preset), []
+    for model in (ours, copy.deepcopy(ours).double()):
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.dim() == 4)
     ours.layer1.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     ours.eval()(torch.zeros(2, ours.config.in_chans, *ours.config.img_size))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)

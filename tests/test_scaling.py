@@ -211,9 +211,9 @@ def test_what_would_need_too_much_memory_is_never_run():
 def test_a_busy_machine_leaves_nothing_out_too_soon():
     busy = Point("tokens", "softmax", 64, 1, 1, (1.0,), reason="0 of 9 rounds were quiet")
     here = Setup({"softmax": None}, (), {"softmax": 2}, {"softmax": 1})
-    assert scaling.ran_out(here, {"softmax": busy}, "softmax", 20.0, 10) == {}
+    assert scaling.left_out(here, {"softmax": busy}, "softmax", 20.0, 10) == {}
     quiet = {"softmax": Point("tokens", "softmax", 64, 1, 1, (1.0,))}
-    assert "about 2 s a call" in scaling.ran_out(here, quiet, "softmax", 20.0, 10)["softmax"]
+    assert "about 2 s a call" in scaling.left_out(here, quiet, "softmax", 20.0, 10)["softmax"]
 
 
 @pytest.mark.parametrize("tokens, shape", [(64, (8, 8)), (128, (8, 16)), (8192, (64, 128)), (16384, (128, 128))])

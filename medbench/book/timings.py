@@ -164,7 +164,7 @@ def memory_page(file: ResultFile, tokens: tuple[int, ...] = (64, 1024, 4096, 163
         return ABSENT if counted is None else (f"{ABSENT if grown is None else f'{grown / 2**20:.0f}'} "
                                                f"({counted / 2**20:.1f})")
     names = [name for name in layers.LAYERS if any(name == key[1] for key in found)]
-    cells = {_sized(N, "tokens"): {name: cell(name, N) for name in names} for N in tokens}
+    cells = {scaling.sized("tokens", N): {name: cell(name, N) for name in names} for N in tokens}
     return pd.DataFrame(cells).rename_axis(columns=f"MiB, {file.device}")
 
 
@@ -186,7 +186,7 @@ def growth_page(file: ResultFile, part: str):
     def cell(row):
         return ABSENT if row.ratio != row.ratio else with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio to softmax (1)"] = table.apply(cell, axis=1)
-    table["at"] = [_sized(size, part) for size in table["at"]]
+    table["at"] = [scaling.sized(part, size) for size in table["at"]]
     page = table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
     return page.rename_axis(columns=f"ratio to softmax (1), {file.device}")
 
@@ -199,19 +199,14 @@ def ran_out(file: ResultFile, part: str) -> str:
     for size in whole:
         why = found[size][found[size].ratio.isna()].reason
         if len(why):
-            lines.append(f"At {_sized(size, part)}: {'; '.join(f'{name} {reason}' for name, reason in why.items())}.")
+            said = "; ".join(f"{name} {reason}" for name, reason in why.items())
+            lines.append(f"At {scaling.sized(part, size)}: {said}.")
     if rest := [size for size in found if size not in whole]:
         why = found[rest[0]].reason
         name = "softmax" if "softmax" in why else why.index[0]               # without which there is no ratio
-        lines.append(f"Nothing at {', '.join(_sized(size, part) for size in rest)}: at the first of them {name} "
+        lines.append(f"Nothing at {', '.join(scaling.sized(part, size) for size in rest)}: at the first of them {name} "
                      f"{why[name].removeprefix('softmax: ')}.")
     return "\n".join(lines) or "Everything was timed."
-
-
-def _sized(size: int, part: str) -> str:
-    """A size with its unit: `1 image`, `2,048 tokens`."""
-    unit = scaling.PARTS[part][1]
-    return f"{size:,} {unit.removesuffix('s') if size == 1 else unit}"
 
 
 def devices(batch: int = 1):

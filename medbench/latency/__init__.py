@@ -13,14 +13,15 @@ from .coldstart import ColdStart, cold_start
 from .comparison import VERDICTS, Comparison, Round, Timing, thinned
 from .energy import Energy
 from .energy import measure as energy_per_image
-from .judging import MIN_FLOOR, MIN_ROUNDS, fewest_rounds, judge
+from .judging import MIN_FLOOR, judge
 from .limits import BYTES, Ceilings, Roofline, ceilings, roofline
 from .memory import Peak
 from .memory import peak as peak_memory
 from .protocol import BUDGETS, budget, compare
 from .selftest import SelfTest, self_test
+from .timing import fewest_rounds
 
-__all__ = ["BUDGETS", "BYTES", "MIN_FLOOR", "MIN_ROUNDS", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
+__all__ = ["BUDGETS", "BYTES", "MIN_FLOOR", "VERDICTS", "Candidate", "Ceilings", "ColdStart",
            "Comparison", "Energy", "Peak", "Roofline", "Round", "SelfTest", "Timing", "budget", "ceilings",
            "cold_start", "compare", "energy_per_image", "fewest_rounds", "graphed", "judge", "peak_memory", "roofline",
            "self_test", "thinned"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..checks import one_of
-from .timing import CONFIDENCE, Disturbance, milliseconds, samples_needed, suffix_of
+from .timing import CONFIDENCE, Disturbance, fewest_rounds, milliseconds, samples_needed, suffix_of
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
 PERCENTILES = (90, 95, 99)
@@ -109,6 +109,13 @@ def quiet(rounds: Iterable[Round]) -> list[Round]:
     return [r for r in rounds if not r.load.disturbed]
 
 
+def used(rounds: Iterable[Round], confidence: float = CONFIDENCE) -> list[Round]:
+    """Those of the rounds that medians and ratios come from: the quiet ones; all, where too few for a verdict are."""
+    rounds = list(rounds)
+    calm = quiet(rounds)
+    return calm if len(calm) >= fewest_rounds(confidence) else rounds
+
+
 @dataclass(frozen=True)
 class Comparison:
     """All models timed side by side: `comparison["window"]` is a `Timing`; `rounds` holds everything raw.
@@ -147,6 +154,16 @@ class Comparison:
     def quiet(self) -> list[Round]:
         """Rounds during which nobody else used the processors."""
         return quiet(self.rounds)
+
+    @property
+    def used(self) -> list[Round]:
+        """Rounds that medians and ratios come from: the quiet ones; all, where too few for a verdict are."""
+        return used(self.rounds, self.confidence)
+
+    @property
+    def judged(self) -> bool:
+        """Whether enough rounds were quiet for verdicts."""
+        return len(self.quiet) >= fewest_rounds(self.confidence)
 
     @property
     def disturbed(self) -> int:

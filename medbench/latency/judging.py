@@ -1,7 +1,7 @@
 r"""From rounds to verdicts: medians, ratios to the reference, the noise floor of the A/A control.
 
-What lives here, top to bottom: `fewest_rounds` for a verdict; `again`, the control's name; `judged`, from the quiet
-rounds to one `Timing` a model; `paired`, one ratio; `judge`, the verdict on its interval.
+What lives here, top to bottom: `again`, the control's name; `judged`, from the quiet rounds to one `Timing` a model;
+`paired`, one ratio; `judge`, the verdict on its interval.
 """
 
 from __future__ import annotations
@@ -11,24 +11,12 @@ import math
 
 import numpy as np
 
-from .comparison import PERCENTILES, Round, Timing, quiet
-from .timing import CONFIDENCE, events_note, median_interval, resampled, samples_needed
+from .comparison import PERCENTILES, Round, Timing, quiet, used
+from .timing import CONFIDENCE, events_note, fewest_rounds, median_interval, resampled, samples_needed
 
 MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
 
 Interval = tuple[float, float, float]
-
-
-def fewest_rounds(confidence: float) -> int:
-    r"""Fewest rounds from which the median has an interval of that confidence at all, for below there is no verdict.
-
-    The widest interval that n values give, from the least to the largest, holds the median with $1 - 2^{1-n}$: 6 rounds
-    for 95 %, 8 for 99 %.
-    """
-    return math.ceil(1 - math.log2(1 - confidence))
-
-
-MIN_ROUNDS = fewest_rounds(CONFIDENCE)
 
 
 def again(reference: str) -> str:
@@ -44,28 +32,27 @@ def judged(timings: dict[str, Timing], done: list[Round], reference: str, seed: 
         part twice; `seed` of the resampling; `confidence` of all intervals.
     Returns: the timings, the control (ratio, low, high) and the noise floor.
     """
-    calm, fewest = quiet(done), fewest_rounds(confidence)
+    calm, fewest, taken = quiet(done), fewest_rounds(confidence), used(done, confidence)
     why = None if len(calm) >= fewest else (f"{len(calm)} of {len(done)} rounds were quiet and {fewest} are needed; "
                                             f"give it more time on a quieter machine")
-    used = done if why else calm
-    draws = resampled([r.process for r in used], seed)
-    names = [name for name in used[0].order if name != again(reference) and not timings[name].reason]
-    timings, control = dict(timings), paired(used, again(reference), reference, draws, confidence)
+    draws = resampled([r.process for r in taken], seed)
+    names = [name for name in taken[0].order if name != again(reference) and not timings[name].reason]
+    timings, control = dict(timings), paired(taken, again(reference), reference, draws, confidence)
     floor = max(MIN_FLOOR, *(math.exp(abs(math.log(bound))) - 1 for bound in control[1:]))
     for name in names:
-        middle, low, high = paired(used, name, reference, draws, confidence)
+        middle, low, high = paired(taken, name, reference, draws, confidence)
         verdict = "reference" if name == reference else "inconclusive" if why else judge(low, high, floor)
-        values = np.array([r.value(name) for r in used])
+        values = np.array([r.value(name) for r in taken])
         medians = dict(zip(("median", "low", "high"), median_interval(values, draws, confidence)))
-        timings[name] = dataclasses.replace(timings[name], **medians, **_calls(name, used, done), ratio=middle,
+        timings[name] = dataclasses.replace(timings[name], **medians, **_calls(name, taken, done), ratio=middle,
                                             ratio_low=low, ratio_high=high, verdict=verdict, reason=why,
                                             confidence=confidence)
     return timings, control, floor
 
 
-def _calls(name: str, used: list[Round], done: list[Round]) -> dict:
+def _calls(name: str, taken: list[Round], done: list[Round]) -> dict:
     """What single calls say: their number, all of them raw, percentiles, and events against the outer clock."""
-    samples = [call for r in used for call in r.seconds_of(name)]
+    samples = [call for r in taken for call in r.seconds_of(name)]
     both = [pair for r in done for pair in r.calls[name]]
     agree = float(np.median([events / max(outer, 1e-12) for events, outer in both]))
     return {"n": len(samples), "samples": tuple(call for r in done for call in r.seconds_of(name)),

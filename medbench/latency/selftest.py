@@ -23,9 +23,9 @@ from torch import nn
 from ..checks import whole
 from ..machine import cores
 from .comparison import Comparison
-from .judging import fewest_rounds, judged
+from .judging import judged
 from .protocol import compare
-from .timing import CONFIDENCE, Load, read_load, suffix_of
+from .timing import CONFIDENCE, Load, fewest_rounds, read_load, suffix_of
 
 FALSE = ("faster", "slower")
 NOT_JUDGED = "not judged"    # the verdict of fewer than `fewest_rounds` that were quiet
