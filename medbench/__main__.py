@@ -17,6 +17,7 @@ from . import commands, console, measuring, results, saliency
 from .checks import one_of
 from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
 from .export import DTYPES, RUNTIMES
+from .runtimes import BEST
 from .scaling import PARTS
 
 NOTICE = "For research and teaching, not for clinical use."
@@ -229,7 +230,8 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
     else:
         models = commands.build(commands.model_names(model), preset, "faithful", 10, {})
         weights = measuring.untrained(models)
-    rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, again, device)
+    anew = (*names, BEST) if again else ()
+    rows = measuring.runtimes(models, weights, batch, names, dtypes, seconds, images, record or None, anew, device)
     console.show(rows, form)
 
 

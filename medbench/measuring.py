@@ -10,6 +10,7 @@ import functools
 import itertools
 import sys
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -189,11 +190,11 @@ def _record_all(part: str, found: dict[str, list[dict]], to: Path) -> None:
 
 # --------------------------------------------------------------------------------------------- runtimes
 def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float, images: int, chapter: str | None,
-             again: bool, device: str = "cpu") -> list[dict]:
+             again: Container[str] = (), device: str = "cpu") -> list[dict]:
     """All models in every runtime and dtype, then each in its best one; one row a model and cell.
 
     Every group is recorded as soon as it is measured, and one that is recorded for this device, these models and these
-    weights is not measured again. `weights` {model: what its weights are}.
+    weights is not measured again, but where its runtime is among `again`. `weights` {model: what its weights are}.
     """
     from . import runtimes as every
     seen = functools.cache(lambda: _phantoms(models, images))               # not drawn if all groups are recorded
@@ -212,7 +213,7 @@ def runtimes(models: dict, weights: dict, batches, names, dtypes, seconds: float
         chosen = every.best(table, batch, dtype) if runtime == every.BEST else None
         group = {name: model for name, model in models.items() if chosen is None or name in chosen}
         title = f"{runtime} {dtype} b{batch}"
-        found = None if again or not to else _recorded(to, runtime, dtype, batch, group, about, chosen)
+        found = None if runtime in again or not to else _recorded(to, runtime, dtype, batch, group, about, chosen)
         if not group or found is not None:
             print(f"{title}: {'recorded already; --again measures it anew' if group else 'nothing to choose from'}",
                   file=sys.stderr)

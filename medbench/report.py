@@ -279,23 +279,28 @@ def _energy(models: dict, device: str, seconds: float) -> None:
 def _runtime(models: dict, runtime: str, dtype: str, batch: int, device: str, seconds: float) -> str | None:
     """All models in one runtime; if its package is not installed, or there were too few rounds for an order, that."""
     table = measuring.runtimes(models, measuring.untrained(models), (batch,), [runtime], [dtype], seconds, 0,
-                               "12_runtimes", True, device)
-    few = any(line["latency_ms"] is not None and line["rank"] is None for line in table)
+                               "12_runtimes", [runtime], device)
     missing = next((line["reason"] for line in table if (line["reason"] or "").startswith("not installed")), None)
-    return missing or (TooShort("too few quiet rounds for an order") if few else None)
+    return missing or _unranked(table)
+
+
+def _unranked(table: list[dict]) -> TooShort | None:
+    """That the models of some lines were timed and have no order, if it is so."""
+    few = any(line["latency_ms"] is not None and line["rank"] is None for line in table)
+    return TooShort("too few quiet rounds for an order") if few else None
 
 
 def _best(models: dict, dtype: str, batch: int, device: str, seconds: float) -> str | None:
-    """Each model in the best of the runtimes that were timed; if there are not two, that."""
+    """Each model in the best of the runtimes that were timed; if there are not two, or too few rounds, that."""
     to = results.here("12_runtimes", device)
     known = runtimes.recorded(results.read(to).records) if to.exists() else {}
     names = [key[0] for key, group in known.items() if key[1:] == (dtype, batch) and key[0] != runtimes.BEST
              and any(row["quantity"] == "latency" and row["value"] for rows in group.values() for row in rows)]
     if len(names) < 2:
         return "fewer than two runtimes were timed"
-    measuring.runtimes(models, measuring.untrained(models), (batch,), names, [dtype], seconds, 0, "12_runtimes", False,
-                       device)
-    return None
+    table = measuring.runtimes(models, measuring.untrained(models), (batch,), names, [dtype], seconds, 0,
+                               "12_runtimes", [runtimes.BEST], device)
+    return _unranked([line for line in table if line["runtime"] == runtimes.BEST])
 
 
 # --------------------------------------------------------------------------------------------- one page

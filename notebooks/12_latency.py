@@ -240,7 +240,7 @@ mb.plots.roofline(table, {"float32": ceilings.flops["float32"]}, ceilings.bandwi
 # ```
 #
 # `python -m medbench runtimes` brings every model into every runtime: eager PyTorch, `torch.compile`, ONNX Runtime and
-# OpenVINO, in float32, bfloat16 and int8 (dynamic quantisation: weights are stored in int8, activations are rounded on
+# OpenVINO, in float32 (fp32), bfloat16 (bf16) and int8 (dynamic quantisation: weights in int8, activations rounded on
 # the way). Nothing is timed that does not agree with the model in float64, within what the number type allows. All
 # models of one runtime were timed in one interleaved run. A cell shows the rank, and the median in milliseconds. The
 # rank is one more than the number of models that are faster beyond doubt, so two models with the same rank may still
@@ -274,10 +274,10 @@ order.page(16)
 # %% [markdown]
 # {sentence}`12_latency:runtimes.conclusion.b16`
 #
-# What does a runtime cost before the first answer, and does it still compute the same model? For sixteen images at a time,
-# the worst model of each row: its largest deviation from float64 as a share of the largest output, the share of 500 phantoms on which it decides as in
-# eager float32, the time to export or compile it, and its first call. The weights are untrained, so logits lie close
-# together and decisions tip over more easily than those of a trained model would.
+# What does a runtime cost before the first answer, and does it still compute the same model? For sixteen images at a
+# time, the worst model of each row: its largest deviation from float64 as a share of the largest output, the share of 500
+# phantoms on which it decides as in eager float32, the time to export or compile it, and its first call. The weights are
+# untrained, so logits lie close together and decisions tip over more easily than those of a trained model would.
 
 # %%
 order.checks_page(16)
@@ -294,8 +294,9 @@ mb.plots.roofline(order.points(batch=16), *order.ceilings());
 
 # %% [markdown]
 # Filled markers belong under the lower roof, open ones under the upper. A model of convolutions alone, such as ResNet-50,
-# comes nearer to a roof that was measured with a convolution. What lies between a mechanism and the roof is in no count of products, probably softmax, GELU, normalisation
-# and moving numbers between them. Performer, with its many exponentials, stays the farthest away.
+# comes nearer to a roof that was measured with a convolution. What lies between a mechanism and the roof is in no count
+# of products, probably softmax, GELU, normalisation and moving numbers between them. Performer, with its many
+# exponentials, stays the farthest away.
 #
 # ## Where do they cross?
 #
@@ -332,10 +333,11 @@ mb.plots.curves(timings.memory_lines(growing), "tokens", "memory_mib", log=True,
                 highlight="softmax");
 
 # %% [markdown]
-# Written out, softmax attention needs memory for $2hN^2$ numbers, before and after the softmax; fused, it needs no more than the others. So memory is
-# saved only beside code that forms the matrix. Performer needs more than the rest: the features of all queries and keys,
-# $2Nrh$ numbers. Is the count right? Here is what was measured: by how many MiB memory rose above weights and input
-# while a layer ran, on a CPU that of a new process, and in brackets what was counted between its operations.
+# Written out, softmax attention needs memory for $2hN^2$ numbers, before and after the softmax; fused, it needs no more
+# than the others. So memory is saved only beside code that forms the matrix. Performer needs more than the rest: the
+# features of all queries and keys, $2Nrh$ numbers. Is the count right? Here is what was measured: by how many MiB memory
+# rose above weights and input while a layer ran, on a CPU that of a new process, and in brackets what was counted between
+# its operations.
 
 # %%
 timings.memory_page(timings.recorded("12_scaling", book.device, needed=("memory.*",)))
@@ -344,7 +346,8 @@ timings.memory_page(timings.recorded("12_scaling", book.device, needed=("memory.
 # On a CPU some MiB come on top everywhere, with few tokens nearly all there are: code that is loaded, and what libraries set
 # aside for themselves. With many tokens the count tells who needs how much.
 #
-# Whole models at three image sizes, one image at a time:
+# Whole models at three image sizes, one image at a time; each cell is the time over that of softmax attention, with its
+# interval:
 
 # %%
 print(timings.ran_out(growing, "sizes"))
@@ -354,11 +357,12 @@ timings.growth_page(growing, "sizes")
 # A layer of the first stage may have passed its crossover at 224 px; the later stages have far fewer tokens, and the
 # model is the sum. An efficient mechanism is a tool for many tokens: at 448 px the first stage has 4,096.
 #
-# Do more images in one call change the order?
+# Do more images in one call change the order? Again the time over that of softmax attention, and a sign for the verdict:
+# `+` faster, `-` slower, `=` a tie, `?` inconclusive.
 
 # %%
 print(timings.ran_out(growing, "batches"))
-timings.growth_page(growing, "batches")
+timings.growth_page(growing, "batches", signs=True)
 
 # %% [markdown]
 # And one thread instead of two, for one image?
@@ -367,8 +371,7 @@ timings.growth_page(growing, "batches")
 timings.growth_page(timings.recorded("12_scaling", book.device, needed=("threads.*",)), "threads")
 
 # %% [markdown]
-# No mechanism that leads for one image falls behind for more of them, nor with
-# one thread.
+# No mechanism that leads for one image falls behind for more of them, nor with one thread.
 #
 # ## Is our code the reason?
 #
@@ -386,7 +389,7 @@ timings.peers_page(others)
 # {sentence}`12_latency:peers.conclusion`
 #
 # Every contest, our time over theirs: `+` ours is faster, `-` slower, `=` a tie, `?` inconclusive. *grad*: forward and
-# backward. *Another function*: the package computes something else, so its row counts nowhere.
+# backward. A `*`: the package computes another function, so its row counts nowhere.
 
 # %%
 timings.contests_page(others)
@@ -412,8 +415,8 @@ mb.plots.latency(devices);
 timings.everywhere(devices)
 
 # %% [markdown]
-# In milliseconds. To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book again; the appendix
-# on devices says how, step by step.
+# In milliseconds. To add yours: run `papermill notebooks/12_latency.ipynb out.ipynb -p device cuda` and build the book
+# again; the appendix on devices says how, step by step.
 #
 # One GPU is there, an H100. What does it say of the mechanisms at batch 1?
 # {sentence}`nvidia-h100-80gb-hbm3/12_latency:latency.run.conclusion.b1`

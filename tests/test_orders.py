@@ -46,26 +46,26 @@ def found(tmp_path, monkeypatch):
 
 def test_a_cell_has_the_rank_and_the_time(found):
     page = found.page(1)
-    assert page.loc[("eager", "float32")].to_dict() == {"softmax": "1 (40)", "xca": "1 (41)", "resnet50": "3 (200)"}
-    assert page.loc[(runtimes.BEST, "float32"), "xca"] == "1 (25)"
-    assert page.loc[(runtimes.BEST, "float32"), "resnet50"] == "-"
-    assert list(page.index) == [("eager", "float32"), (runtimes.BEST, "float32")]
+    assert page.loc[("eager", "fp32")].to_dict() == {"softmax": "1 (40)", "xca": "1 (41)", "resnet50": "3 (200)"}
+    assert page.loc[(runtimes.BEST, "fp32"), "xca"] == "1 (25)"
+    assert page.loc[(runtimes.BEST, "fp32"), "resnet50"] == "-"
+    assert list(page.index) == [("eager", "fp32"), (runtimes.BEST, "fp32")]
     assert found.missing() == ["onnxruntime bfloat16 (softmax, xca): not installed: x"]
 
 
 def test_a_model_without_a_rank_still_has_its_time(found):
     for line in found.lines:
         line["rank"] = None
-    assert found.page(1).loc[("eager", "float32"), "softmax"] == "? (40)"
+    assert found.page(1).loc[("eager", "fp32"), "softmax"] == "? (40)"
 
 
 def test_the_checks_show_the_worst_of_each_runtime(found):
     eager = next(line for line in found.lines if (line["runtime"], line["model"]) == ("eager", "xca"))
     eager |= {"output_error": 2e-7, "class_agreement": 0.996, "export_s": 12.34, "first_call_ms": 150.0}
-    assert found.checks_page(1).loc[("eager", "float32")].to_dict() == {
+    assert found.checks_page(1).loc[("eager", "fp32")].to_dict() == {
         "largest error (1)": "2e-07", "same decisions, at least (%)": "0.0", "export, at most (s)": "12.3",
         "first call, at most (ms)": "150"}
-    assert list(found.checks_page(1).index) == [("eager", "float32")]
+    assert list(found.checks_page(1).index) == [("eager", "fp32")]
 
 
 def test_points_under_the_roof_have_the_rate_that_was_measured_and_its_share(found):
@@ -111,7 +111,7 @@ def test_without_a_run_of_the_best_each_model_has_its_fastest_time_and_no_rank(f
         kept = [r for r in file.records if not r.name.startswith("runtime.best.")]
         path.write_text(file.model_copy(update={"records": kept}).model_dump_json())
     again = orders.orders("cpu")
-    assert again.page(1).loc[(runtimes.BEST, "float32"), "xca"] == "? (41)"
+    assert again.page(1).loc[(runtimes.BEST, "fp32"), "xca"] == "? (41)"
     assert again.best_page(1).loc["xca", ("float32", "runtime")] == "eager" and len(again.points(1)) == 3
 
 
@@ -122,7 +122,7 @@ def test_what_is_measured_is_what_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(runtimes, "RATE_SECONDS", 0.3)
     models = {name: build_model(name, "smoke") for name in ("softmax", "xca")}
     table = measuring.runtimes(models, measuring.untrained(models), (1, 2), ["eager", "onnxruntime"], ["float32"], 0.5,
-                               20, "12_runtimes", False)
+                               20, "12_runtimes")
     with pytest.raises(LookupError, match="no records of 12_runtimes with .*runtime.[*].b16; `python"):
         orders.orders("cpu", batches=(1, 16))
     found = orders.orders("cpu", batches=(1, 2))
@@ -130,7 +130,7 @@ def test_what_is_measured_is_what_is_shown(tmp_path, monkeypatch):
     assert shown == {(line["runtime"], line["batch"], line["model"]): line["latency_ms"] for line in table}
     assert len(shown) == 2 * 3 * 2 and all(shown.values())
     fastest = min(shown["eager", 1, "xca"], shown["onnxruntime", 1, "xca"])
-    assert found.page(1).loc[("onnxruntime", "float32"), "xca"].endswith(
+    assert found.page(1).loc[("onnxruntime", "fp32"), "xca"].endswith(
         f" ({orders.rounded(shown['onnxruntime', 1, 'xca'])})")
     by = found.best_page(1).loc["xca", ("float32", "runtime")]
     assert shown[by, 1, "xca"] == fastest and list(found.best_page(1).index) == ["softmax", "xca"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medbench import config, report, results
+from medbench import config, measuring, report, results, runtimes
 from medbench.commands import seconds_in
 from medbench.models import build_model
 from medbench.report import Step, TooShort
@@ -195,6 +195,22 @@ def test_the_first_steps_record_what_chapters_11_and_12_show(tmp_path, monkeypat
     samples = [record["samples"] for path in folder.glob("12*.json")
                for record in json.loads(path.read_text())["records"] if record["quantity"] == "latency"]
     assert samples and all(0 < len(own) <= 40 for own in samples)
+
+
+def test_the_best_runtimes_are_timed_again_where_they_got_no_order(monkeypatch):
+    def line(runtime, rank):
+        return {"runtime": runtime, "latency_ms": 1.0, "rank": rank, "reason": None}
+    timed = {"softmax": [{"quantity": "latency", "value": 1.0}]}
+    monkeypatch.setattr(runtimes, "recorded", lambda _: {(r, "float32", 1): timed for r in ("eager", "openvino")})
+    monkeypatch.setattr(results, "here", lambda chapter, device: Path(__file__))
+    monkeypatch.setattr(results, "read", lambda path: type("File", (), {"records": []}))
+    asked, ranks = [], iter((None, 1))
+    monkeypatch.setattr(measuring, "runtimes", lambda *args: asked.append(args) or
+                        [line("eager", None), line(runtimes.BEST, next(ranks))])
+    for why in (TooShort("too few quiet rounds for an order"), None):
+        found = report._best({}, "float32", 1, "cpu", 5.0)
+        assert (found, type(found)) == (why, type(why))
+    assert {(*args[3], *args[8]) for args in asked} == {("eager", "openvino", runtimes.BEST)}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -79,7 +79,7 @@ def test_every_contest_has_a_cell_with_the_sign_of_its_verdict(places):
     assert list(page.columns) == [("fp32", "1"), ("bf16", "16"), ("bf16", "16 grad")]
     assert list(page.loc[("xca", "timm", "stage1")]) == ["1.20 -", "", ""]
     assert list(page.loc[("xca", "timm", "stage3")]) == ["", "-", "0.71 +"]
-    assert list(page.loc[("performer", "p (another function)", "stage1")]) == ["0.50 +", "", ""]
+    assert list(page.loc[("performer", "p*", "stage1")]) == ["0.50 +", "", ""]
 
 
 def test_the_self_test_has_a_row_for_each_kind(places):
@@ -115,6 +115,9 @@ def test_growing_sizes_come_back_from_records(places):
     assert memory["xca", 256] == pytest.approx(100 / 2**20)
     assert page.loc["xca", "224 px"] == "0.50 [0.50, 0.50]"
     assert page.loc["window", "112 px"] == "-"
+    signs = timings.growth_page(growing, "sizes", signs=True)
+    assert signs["112 px"].to_dict() == {"softmax": "1.00", "xca": "2.00 -", "window": "-"}
+    assert signs.loc["xca", "224 px"] == "0.50 +"
     assert timings.ran_out(growing, "sizes").splitlines() == [
         f"At {px} px: window would need about 9.0 GB of 1.0 GB." for px in (112, 224)]
     assert list(timings.growth_page(growing, "threads").columns) == ["1 thread", "2 threads"]

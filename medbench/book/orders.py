@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from .. import runtimes
 from ..config import ALL_MODELS, MECHANISMS
 from ..export import DTYPES, RUNTIMES
-from .tables import ABSENT
+from .tables import ABSENT, SHORT
 from .timings import recorded
 
 
@@ -203,7 +203,8 @@ def _best_unranked(found: dict) -> dict:
 def _indexed(rows: dict[tuple[str, str], dict]):
     """A DataFrame of rows by (runtime, dtype); an empty one of none."""
     import pandas as pd
-    index = pd.MultiIndex.from_arrays([*zip(*rows)] or [[], []], names=["runtime", "dtype"])
+    keys = [(runtime, SHORT.get(dtype, dtype)) for runtime, dtype in rows]
+    index = pd.MultiIndex.from_arrays([*zip(*keys)] or [[], []], names=["runtime", "dtype"])
     return pd.DataFrame(list(rows.values()), index)
 
 

@@ -7,6 +7,7 @@ import math
 from .. import machine
 
 ABSENT = "-"                 # in a cell without a number
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}              # number types, where a table has no room
 
 
 def of_one_device(table, device="auto"):

@@ -11,10 +11,10 @@ import fnmatch
 from .. import crossing, latency, layers, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
-from .tables import ABSENT, with_interval
+from .tables import ABSENT, SHORT, with_interval
 
-SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a contest, in a cell
-OTHER = " (another function)"
+SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a ratio, in a cell
+OTHER = "*"                                                  # of a peer that computes another function
 CASES = ["fp32", "bf16", "1", "16", "16 grad"]               # in the order of the page
 COMMANDS = {"12_selftest": "latency --self-test", "12_runtimes": "runtimes", "12_peers": "peers",
             "12_scaling": "scaling"}
@@ -134,15 +134,15 @@ def peers_page(file: ResultFile):
 
 
 def contests_page(file: ResultFile):
-    """Every contest, one row a peer and shape, one column a case: our time over theirs, and a sign for the verdict."""
+    """Every contest, one row a peer and shape, one column a case: our time over theirs, and a sign for the verdict;
+    peers of another function have a `*`."""
     import pandas as pd
-    types = {"float32": "fp32", "bfloat16": "bf16"}
     cells = {}
     for r in file.records:
         if r.quantity == "ratio":
             c = r.context
             row = r.name.split(".")[1], c["peer"] + (OTHER if c["differs"] else ""), c["shape"]
-            case = types[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
+            case = SHORT[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
             cells.setdefault(case, {})[row] = ABSENT if r.value is None else f"{r.value:.2f} {SIGNS[c['verdict']]}"
     table = pd.DataFrame(cells).rename_axis(index=["mechanism", "peer", "shape"], columns=["dtype", "images"])
     return table.sort_index(axis=1, key=lambda level: level.map(CASES.index)).fillna("")
@@ -165,7 +165,7 @@ def memory_page(file: ResultFile, tokens: tuple[int, ...] = (64, 1024, 4096, 163
                                                f"({counted / 2**20:.1f})")
     names = [name for name in layers.LAYERS if any(name == key[1] for key in found)]
     cells = {scaling.sized("tokens", N): {name: cell(name, N) for name in names} for N in tokens}
-    return pd.DataFrame(cells).rename_axis(columns=f"MiB, {file.device}")
+    return pd.DataFrame(cells).rename_axis(columns=file.device)
 
 
 def crossings(file: ResultFile, reference: str = "softmax"):
@@ -175,20 +175,22 @@ def crossings(file: ResultFile, reference: str = "softmax"):
     return crossing.table(points, reference), crossing.crossover_table(found)
 
 
-def growth_page(file: ResultFile, part: str):
-    """Whole models at growing sizes for the page: ratio to softmax with its interval; sizes without any are left out,
-    and `ran_out` says what is missing."""
+def growth_page(file: ResultFile, part: str, signs: bool = False):
+    """Whole models at growing sizes for the page: ratio to softmax with its interval, or with the sign of its verdict;
+    sizes without any are left out, and `ran_out` says what is missing."""
     table = crossing.table(scaling.recorded(file.records, part))
     table = table[table["at"].isin(table[table.ratio.notna()]["at"])].copy()
     if table.empty:
         return table
 
     def cell(row):
-        return ABSENT if row.ratio != row.ratio else with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
-    table["ratio to softmax (1)"] = table.apply(cell, axis=1)
+        if signs and row.ratio == row.ratio:
+            return f"{row.ratio:.2f} {SIGNS.get(row.verdict, '')}".rstrip()
+        return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
+    table["ratio"] = table.apply(cell, axis=1)
     table["at"] = [scaling.sized(part, size) for size in table["at"]]
-    page = table.pivot(index="model", columns="at", values="ratio to softmax (1)")[list(dict.fromkeys(table["at"]))]
-    return page.rename_axis(columns=f"ratio to softmax (1), {file.device}")
+    page = table.pivot(index="model", columns="at", values="ratio")[list(dict.fromkeys(table["at"]))]
+    return page.rename_axis(columns=file.device)
 
 
 def ran_out(file: ResultFile, part: str) -> str:
