@@ -105,10 +105,11 @@ def ranks(found: latency.Comparison) -> dict[str, int]:
     names = [name for name in found if found[name].median is not None]
     if not found.judged:
         return {}
-    draws = resampled([r.process for r in found.used], 0)
+    rounds = found.used
+    draws = resampled([r.process for r in rounds], 0)
 
     def faster(other: str, name: str) -> bool:
-        return latency.judge(*paired(found.used, other, name, draws)[1:], found.floor) == "faster"
+        return latency.judge(*paired(rounds, other, name, draws)[1:], found.floor) == "faster"
     return {name: 1 + sum(faster(other, name) for other in names if other != name) for name in names}
 
 

@@ -137,10 +137,14 @@ def _description(model: nn.Module) -> dict | str:
 
 
 def _identity(model: nn.Module) -> list:
-    """What the model is and where it starts: its description and a hash of its first parameters."""
+    """What the model is and where it starts: its description and a hash of its first parameters.
+
+    They are taken in the order of memory, for sums over another layout are rounded otherwise, and end elsewhere.
+    """
     start = hashlib.sha256()
     for name, p in sorted(model.named_parameters()):
-        start.update(name.encode() + p.detach().cpu().contiguous().numpy().tobytes())
+        outer_first = sorted(range(p.dim()), key=p.stride, reverse=True)
+        start.update(name.encode() + p.detach().cpu().permute(outer_first).contiguous().numpy().tobytes())
     return [_description(model), start.hexdigest()]
 
 

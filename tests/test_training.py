@@ -1,5 +1,6 @@
 """Training: exact after an interruption, loaded when finished, stopped at NaN; the recipe's parts one by one."""
 
+import copy
 import json
 from types import SimpleNamespace
 
@@ -141,6 +142,13 @@ def test_whatever_matters_changes_the_fingerprint(data, tmp_path, monkeypatch, c
         monkeypatch.setattr(training, "RECIPE_VERSION", 10**6)
     again = training.fit(model, data, settings, cache=tmp_path, progress=False)
     assert again.fingerprint != first.fingerprint and not again.loaded
+
+
+def test_weights_that_lie_otherwise_in_memory_start_another_run():
+    first = mb.build_model("resnet50", "smoke")
+    twin, other = copy.deepcopy(first), copy.deepcopy(first).to(memory_format=torch.contiguous_format)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters()))
+    assert training._identity(twin) == training._identity(first) != training._identity(other)
 
 
 def test_auto_and_what_it_stands_for_are_one_run(data, tmp_path):

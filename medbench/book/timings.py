@@ -143,9 +143,15 @@ def contests_page(file: ResultFile):
             c = r.context
             row = r.name.split(".")[1], c["peer"] + (OTHER if c["differs"] else ""), c["shape"]
             case = SHORT[c["dtype"]], f"{c['batch']}{' grad' if c['pass'] == 'both' else ''}"
-            cells.setdefault(case, {})[row] = ABSENT if r.value is None else f"{r.value:.2f} {SIGNS[c['verdict']]}"
+            cells.setdefault(case, {})[row] = _signed(r.value, c["verdict"])
     table = pd.DataFrame(cells).rename_axis(index=["mechanism", "peer", "shape"], columns=["dtype", "images"])
     return table.sort_index(axis=1, key=lambda level: level.map(CASES.index)).fillna("")
+
+
+def _signed(ratio: float | None, verdict: str) -> str:
+    """A ratio with the sign of its verdict: `0.88 +`; the reference's has none."""
+    value = with_interval(ratio, None, None, 2)
+    return value if value == ABSENT else f"{value} {SIGNS.get(verdict, '')}".rstrip()
 
 
 def memory_lines(file: ResultFile):
@@ -184,9 +190,7 @@ def growth_page(file: ResultFile, part: str, signs: bool = False):
         return table
 
     def cell(row):
-        if signs and row.ratio == row.ratio:
-            return f"{row.ratio:.2f} {SIGNS.get(row.verdict, '')}".rstrip()
-        return with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
+        return _signed(row.ratio, row.verdict) if signs else with_interval(row.ratio, row.ratio_low, row.ratio_high, 2)
     table["ratio"] = table.apply(cell, axis=1)
     table["at"] = [scaling.sized(part, size) for size in table["at"]]
     page = table.pivot(index="model", columns="at", values="ratio")[list(dict.fromkeys(table["at"]))]

@@ -109,11 +109,15 @@ def quiet(rounds: Iterable[Round]) -> list[Round]:
     return [r for r in rounds if not r.load.disturbed]
 
 
+def enough(rounds: Iterable[Round], confidence: float = CONFIDENCE) -> bool:
+    """Whether so many of the rounds were quiet that there can be a verdict."""
+    return len(quiet(rounds)) >= fewest_rounds(confidence)
+
+
 def used(rounds: Iterable[Round], confidence: float = CONFIDENCE) -> list[Round]:
     """Those of the rounds that medians and ratios come from: the quiet ones; all, where too few for a verdict are."""
     rounds = list(rounds)
-    calm = quiet(rounds)
-    return calm if len(calm) >= fewest_rounds(confidence) else rounds
+    return quiet(rounds) if enough(rounds, confidence) else rounds
 
 
 @dataclass(frozen=True)
@@ -163,7 +167,7 @@ class Comparison:
     @property
     def judged(self) -> bool:
         """Whether enough rounds were quiet for verdicts."""
-        return len(self.quiet) >= fewest_rounds(self.confidence)
+        return enough(self.rounds, self.confidence)
 
     @property
     def disturbed(self) -> int:

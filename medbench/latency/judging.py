@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .comparison import PERCENTILES, Round, Timing, quiet, used
+from .comparison import PERCENTILES, Round, Timing, enough, quiet, used
 from .timing import CONFIDENCE, events_note, fewest_rounds, median_interval, resampled, samples_needed
 
 MIN_FLOOR = 0.01             # a difference of 1 % is a tie even where the A/A control is closer
@@ -32,9 +32,10 @@ def judged(timings: dict[str, Timing], done: list[Round], reference: str, seed: 
         part twice; `seed` of the resampling; `confidence` of all intervals.
     Returns: the timings, the control (ratio, low, high) and the noise floor.
     """
-    calm, fewest, taken = quiet(done), fewest_rounds(confidence), used(done, confidence)
-    why = None if len(calm) >= fewest else (f"{len(calm)} of {len(done)} rounds were quiet and {fewest} are needed; "
-                                            f"give it more time on a quieter machine")
+    taken = used(done, confidence)
+    why = None if enough(done, confidence) else (
+        f"{len(quiet(done))} of {len(done)} rounds were quiet and {fewest_rounds(confidence)} are needed; give it more "
+        f"time on a quieter machine")
     draws = resampled([r.process for r in taken], seed)
     names = [name for name in taken[0].order if name != again(reference) and not timings[name].reason]
     timings, control = dict(timings), paired(taken, again(reference), reference, draws, confidence)
