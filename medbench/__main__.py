@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from . import commands, console, measuring, results, saliency
+from .audit import NEAR
 from .checks import one_of
 from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
 from .export import DTYPES, RUNTIMES
@@ -32,6 +33,10 @@ def _examples(text: str) -> str:
 app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False,
                   epilog=_examples("train --model fastformer --preset small\ncost --models all\ntrain --help"))
+
+
+data_app = typer.Typer(help="Look at a data set before it is used.", rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 
 
 # --------------------------------------------------------------------------------------------- options
@@ -66,8 +71,9 @@ Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=_c
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
-Source = Annotated[str, _option("--data", metavar="SOURCE", help="phantom, a manifest (.csv with path, label, split) "
-                                "or a folder of class folders")]
+SOURCES = "a manifest (.csv), a folder of class folders, RadImageNet's folder, a MedMNIST file (.npz) or medmnist:NAME"
+Source = Annotated[str, _option("--data", metavar="SOURCE", help=f"phantom, {SOURCES}")]
+Subset = Annotated[str, _option("--subset", metavar="PART", help="of RadImageNet, such as MR/brain")]
 Profile = Annotated[str, _option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
                                  "profile that trains this preset")]
 Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
@@ -82,16 +88,18 @@ def command(examples: str):
 # --------------------------------------------------------------------------------------------- commands
 @command("""train --model fastformer --preset small
 train --model all --preset small --data brain-tumor-mri/manifest.csv
+train --model softmax --preset paper --data RadImageNet --subset MR/brain
 train --model xca --preset smoke --set lpi=true --set epochs=2""")
-def train(model: Models, preset: Preset = "small", data: Source = "phantom", profile: Profile = "", seed: Seed = 0,
-          device: Device = "auto", set: Set = (), form: Form = "table"):
+def train(model: Models, preset: Preset = "small", data: Source = "phantom", subset: Subset = "",
+          profile: Profile = "", seed: Seed = 0, device: Device = "auto", set: Set = (), form: Form = "table"):
     """Train models by the one recipe.
 
     A run that is finished already is loaded, and an interrupted one goes on. The column run names each run for the
     other commands.
     """
-    console.show(commands.train(commands.model_names(model), preset, data, profile or None, seed, device,
-                                console.assignments(set)), form)
+    overrides = ({"subset": subset} if subset else {}) | console.assignments(set)
+    console.show(commands.train(commands.model_names(model), preset, data, profile or None, seed, device, overrides),
+                 form)
 
 
 @command("""evaluate 3f2a
@@ -120,6 +128,22 @@ def predict(run: Run, images: Images, out: Annotated[str, _option(
         return console.show(rows, "csv")
     with open(out, "w", newline="", encoding="utf-8") as stream:
         console.show(rows, "csv", stream)
+
+
+@data_app.command("check", epilog=_examples("""data check brain-tumor-mri/manifest.csv
+data check RadImageNet --subset MR/brain --out report.json
+data check breastmnist.npz --format csv"""))
+def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: Subset = "",
+               near: Annotated[float, _option("--near", help="correlation of thumbnails from which two images count as "
+                                              "near copies")] = NEAR,
+               out: Annotated[str, _option("--out", metavar="JSON", help="also write everything, with every name")] = "",
+               form: Form = "table"):
+    """Report what is in a data set, and what is wrong with it.
+
+    Images of each class and split, sizes and modes, damaged and blank images, exact and near copies within and across
+    splits, patients in more than one split.
+    """
+    console.show(commands.check_data(source, subset, near, out or None), form)
 
 
 @command("""cost

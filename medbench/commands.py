@@ -1,7 +1,7 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
-What lives here, top to bottom: names of models and runs; training and evaluation; prediction and explanation of single
-images. How things are measured: `measuring.py`. Every function checks all of its input before it starts to work.
+What lives here, top to bottom: names of models and runs; data; training and evaluation; prediction and explanation of
+single images. How things are measured: `measuring.py`. Every function checks all of its input before it starts to work.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
 from .models import build_model
+from .readers import medmnist
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
 EXPERIMENT = "experiment.json"                       # beside run.json: the data that the run saw
@@ -89,11 +90,30 @@ def build(names: list[str], preset: str, setting: str, num_classes: int, overrid
     return {config.name: build_model(config) for config in configs}
 
 
+# --------------------------------------------------------------------------------------------- data
+def data_source(source: str) -> str:
+    """The source with an absolute path, where it is a path: a run's note has to hold from any folder."""
+    is_name = source == "phantom" or source.startswith(medmnist.SCHEME)
+    return source if is_name else str(Path(source).expanduser().absolute())
+
+
+def check_data(source: str, subset: str, near: float, out: str | None) -> list[dict]:
+    """The report on a data set, row by row; all of it goes into a JSON file if one is named."""
+    from . import audit
+    if source == "phantom":
+        raise ValueError("data check reads files; the phantom is drawn and needs none: chapter 01 checks it")
+    report = audit.check(source, subset, near=near)
+    if out:
+        write_json(Path(out), report.full())
+    print("\n".join([*report.notes, *(f"With every result: {caveat}." for caveat in report.caveats)]), file=sys.stderr)
+    return report.rows()
+
+
 # --------------------------------------------------------------------------------------------- train
 def train(names, preset, source, profile, seed, device, overrides) -> list[dict]:
     """Train one model after the other; one row a run."""
     resolve_device(device)
-    source = source if source == "phantom" else str(Path(source).expanduser().absolute())
+    source = data_source(source)
     given = {"source": source, "device": device, **overrides}
     experiments = [Experiment.preset(preset, name, seed, profile, **given) for name in names]
     for experiment in experiments:
@@ -112,7 +132,12 @@ def _train(experiment: Experiment, data) -> dict:
     best = run.history[run.best_epoch - 1]
     return {"model": experiment.model.name, "run": run.directory.name, "best_epoch": run.best_epoch,
             **{key: value for key, value in best.items() if key.startswith("val_")},
-            "samples_seen": run.samples_seen, "seconds": run.seconds, "loaded": run.loaded}
+            "samples_seen": run.samples_seen, "seconds": run.seconds, "loaded": run.loaded, **_said(data)}
+
+
+def _said(data) -> dict:
+    """What goes with every result on these data, as a column."""
+    return {"caveats": "; ".join(data.caveats)} if data.caveats else {}
 
 
 # --------------------------------------------------------------------------------------------- evaluate
@@ -126,15 +151,15 @@ def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
         if data[experiment.data].classes != run.classes:
             raise ValueError(f"run {run.directory.name} knows the classes {', '.join(run.classes)} but the data have "
                              f"{', '.join(data[experiment.data].classes)}; evaluate it on data with its own classes")
-    scored = [(e, e.model.name, training.evaluate(run.model, data[e.data].test, bootstrap=bootstrap))
+    scored = [(e, e.model.name, training.evaluate(run.model, data[e.data].test, bootstrap=bootstrap), data[e.data])
               for run, e in zip(runs, experiments)]
     if with_baselines:
         for config, opened in data.items():
-            scored += [(f"{results.source_slug(config.source)}.{name}", name, scores)
+            scored += [(f"{results.source_slug(config.source)}.{name}", name, scores, opened)
                        for name, scores in _baselines(opened, bootstrap).items()]
-    for subject, _, scores in scored if to else ():
+    for subject, _, scores, _ in scored if to else ():
         results.record(subject, scores, to=to)
-    return [_scores_row(name, scores) for _, name, scores in scored]
+    return [_scores_row(name, scores) | _said(opened) for _, name, scores, opened in scored]
 
 
 def _experiment(run, source: str | None) -> Experiment:

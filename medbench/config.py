@@ -123,11 +123,14 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """Where images come from and how many.
 
-    `source` is `"phantom"` or the path of a manifest (`.csv`) or of a folder with one sub-folder a class.
+    `source` is `"phantom"` or what `readers.listing` takes: a manifest, a folder with one sub-folder a class, RadImageNet
+    (with its `subset`, such as `MR/brain`), a MedMNIST file. Of real images a share of `max_damaged` may be set aside.
     For the phantom, `num_train` and `num_val` images follow `prior`; the test set has `num_test_per_class` of each.
     """
 
     source: str = "phantom"
+    subset: str = ""
+    max_damaged: float = 0.01
     img_size: int = 112
     in_chans: int = 1
     prior: str = "sqrt"
@@ -146,6 +149,7 @@ class DataConfig(Config):
         for name in ("num_train", "num_val", "num_test_per_class"):
             whole(name, getattr(self, name))
         in_range("difficulty", self.difficulty, 0.0)
+        in_range("max_damaged", self.max_damaged, 0, 1)
         in_range("confounding", self.confounding, 0, 1)
 
 

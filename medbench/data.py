@@ -1,7 +1,8 @@
 """Images, labels and splits: from the phantom, from a manifest, from plain class folders.
 
-What lives here, top to bottom: `Split` and `Data`; `load_data`; the phantom; real images; the cache; `to_input`, the
-one place where bytes become the numbers that a model sees.
+What lives here, top to bottom: `Split` and `Data`; `load_data`; the phantom; real images (`readers` knows what a source
+holds, `decoding` opens its images); the cache; `to_input`, the one place where bytes become the numbers that a model
+sees.
 
 Whatever the source, images are drawn or decoded once, kept as 8-bit arrays in the cache folder and checked by hash each
 time they are opened.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import readers
+from . import decoding, readers
 from .config import DataConfig, fingerprint
 from .files import cache_dir, lock, new_folder, progress, read_json, sha256, write_json
 from .readers import read_image
@@ -25,6 +26,7 @@ __all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "read_image",
 FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}      # a larger training set leaves the others alone
 CHUNK = 64                                                             # images drawn at once
 LAYOUT = 1                                                             # of the cached files
+MAPPED = ("images", "masks")
 
 
 # --------------------------------------------------------------------------------------------- what is returned
@@ -35,7 +37,8 @@ class Split:
     `images` (n, H, W) uint8, memory-mapped. `labels` (n,) int64. `indices` (n,): the phantom's sample numbers or the
     manifest's rows. `boxes` (n, 4): centre x, centre y, width and height as shares of the image's sides, NaN where
     unknown. `prior` (k,): class frequencies in training. `population` (k,): class frequencies of the population that
-    prior-dependent scores speak of; `None` where that is the split as it is.
+    prior-dependent scores speak of; `None` where that is the split as it is. `groups` (n,): a number for the patient of
+    each image, `None` where the source names none. `caveats`: short sentences that go with every result on this split.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Split:
     boxes: np.ndarray | None = None
     packed: np.ndarray | None = None
     paths: tuple[str, ...] | None = None
+    groups: np.ndarray | None = None
+    caveats: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,23 +76,33 @@ class Split:
             return None if array is None else array[positions]
         paths = None if self.paths is None else tuple(np.array(self.paths, dtype=object)[positions])
         return replace(self, images=self.images[positions], labels=self.labels[positions], paths=paths,
-                       indices=self.indices[positions], boxes=part(self.boxes), packed=part(self.packed))
+                       indices=self.indices[positions], boxes=part(self.boxes), packed=part(self.packed),
+                       groups=part(self.groups))
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The three splits of a data set; `notes` are sentences that its reader has to know."""
+    """The three splits of a data set.
+
+    `notes` are sentences that its reader has to know. `set_aside`: path and reason of each image that is not used.
+    """
 
     train: Split
     val: Split
     test: Split
     fingerprint: str
     notes: tuple[str, ...] = ()
+    set_aside: tuple[tuple[str, str], ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class keys in the order of the labels."""
         return self.train.classes
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Short sentences that go with every result on these data."""
+        return self.test.caveats
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -104,15 +119,13 @@ class Data:
 def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: bool = True) -> Data:
     """Open the data set that `config` describes; draw or decode it first where the cache lacks it.
 
-    Args: `config.source` is `"phantom"`, a manifest (`.csv` with columns path, label, split and optionally group and
-        the four box columns) or a folder with one sub-folder a class. `cache`: a folder in place of the default one.
-        `show`: progress bars in the terminal.
+    Args: `config.source` is `"phantom"`, a manifest, a MedMNIST file, RadImageNet's folder or a folder with one
+        sub-folder a class (`readers`). `cache`: a folder in place of the default one. `show`: progress bars in the
+        terminal.
     Returns: `Data`, whose fingerprint stands for the very bytes of images and labels.
     Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix.
     """
-    make = _phantom if config.source == "phantom" else _real
-    splits, hashes, notes = make(config, cache_dir(cache), show)
-    return Data(**splits, fingerprint=fingerprint(hashes, splits["train"].classes, config.in_chans), notes=notes)
+    return (_phantom if config.source == "phantom" else _real)(config, cache_dir(cache), show)
 
 
 def data_root() -> Path:
@@ -129,7 +142,7 @@ def data_root() -> Path:
 
 
 # --------------------------------------------------------------------------------------------- phantom
-def _phantom(config: DataConfig, cache: Path, show: bool):
+def _phantom(config: DataConfig, cache: Path, show: bool) -> Data:
     """The phantom's splits: training and validation follow the prior, the test set has equal classes."""
     from . import phantom
     classes = tuple(phantom.CLASSES)
@@ -149,7 +162,7 @@ def _phantom(config: DataConfig, cache: Path, show: bool):
         splits[name] = Split(name, arrays["images"], arrays["labels"], indices, classes, phantom.prior(config.prior),
                              config.in_chans, phantom.prior("study"), packed=arrays["masks"])
     note = "Each phantom depends on the seed and its own number alone; all heads are warps of one atlas."
-    return splits, hashes, (note,)
+    return Data(**splits, fingerprint=fingerprint(hashes, classes, config.in_chans), notes=(note,))
 
 
 def _draw(folder: Path, generate, labels, indices, drawn: dict, bar) -> None:
@@ -171,51 +184,47 @@ def _draw(folder: Path, generate, labels, indices, drawn: dict, bar) -> None:
 
 
 # --------------------------------------------------------------------------------------------- real images
-def _real(config: DataConfig, cache: Path, show: bool):
-    """The splits of a manifest or of class folders."""
-    table, notes = readers.table_of(config.source)
-    classes = tuple(sorted(set(table["label"])))
-    labels = table["label"].map(classes.index).to_numpy(np.int64)
-    counts = np.bincount(labels[table["split"] == "train"], minlength=len(classes))
-    boxed = set(readers.BOXES) <= set(table.columns)
-    splits, hashes = {}, {}
+def _real(config: DataConfig, cache: Path, show: bool) -> Data:
+    """The splits of real images; those that are damaged or blank are set aside, too many of them are an error."""
+    found = readers.listing(config.source, config.subset, cache)
+    labels = found.table["label"].map(found.classes.index).to_numpy(np.int64)
+    arrays, hashes, aside = {}, {}, {}
     for name in readers.SPLITS:
-        rows = np.flatnonzero(table["split"] == name)
-        paths = tuple(table["path"].iloc[rows])
-        stamps = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-        key = fingerprint(LAYOUT, config.img_size, stamps, labels[rows].tolist())
+        rows = np.flatnonzero(found.table["split"] == name)
+        key = fingerprint(decoding.VERSION, config.img_size, decoding.stamps(found, rows), labels[rows].tolist())
+        folder = cache / "images" / key
 
-        def decode(folder, name=name, rows=rows, paths=paths):
-            with progress(len(paths), f"reading {name} images", "img", show) as bar:
-                _decode(folder, paths, labels[rows], config.img_size, bar)
-        arrays, hashes[name] = _cached(cache / "images" / key, decode)
-        splits[name] = Split(name, arrays["images"], arrays["labels"], rows, classes, counts / counts.sum(),
-                             config.in_chans, paths=paths,
-                             boxes=table[list(readers.BOXES)].to_numpy(np.float64)[rows] if boxed else None)
-    return splits, hashes, notes
+        def decode(folder, name=name, rows=rows):
+            with progress(len(rows), f"reading {name} images", "img", show) as bar:
+                decoding.decode(folder, found, rows, labels[rows], config.img_size, bar)
+        arrays[name], hashed = _cached(folder, decode)
+        hashes[name] = {part: hashed[part] for part in ("images", "labels")}      # what training sees
+        arrays[name]["rows"] = rows[arrays[name]["kept"]]
+        aside[name] = read_json(folder / decoding.SET_ASIDE)
+    lost = [(found.table["path"].iloc[row], reason) for name in aside for row, reason in aside[name]]
+    decoding.refuse_too_many(lost, len(labels), config.max_damaged)
+    decoding.refuse_lost_classes(found, arrays["train"]["labels"])
+    caveats, notes = decoding.said_of(arrays, config.img_size, lost)
+    splits = {name: _split(name, found, arrays, config.in_chans, (*found.caveats, *caveats)) for name in arrays}
+    return Data(**splits, fingerprint=fingerprint(hashes, found.classes, config.in_chans),
+                notes=(*found.notes, *notes), set_aside=tuple(lost))
 
 
-def _decode(folder: Path, paths, labels: np.ndarray, side: int, bar) -> None:
-    """Read one split's files into `images.npy` and `labels.npy`; broken ones are named together."""
-    images, broken = np.empty((len(paths), side, side), np.uint8), []
-    for i, path in enumerate(paths):
-        try:
-            images[i] = read_image(path, side)
-        except ValueError as error:
-            broken.append(str(error))
-        bar.update()
-    if broken:
-        raise ValueError(f"{len(broken)} of {len(paths)} images are broken: {'; '.join(broken[:5])}; replace them or "
-                         f"take them out of the data set")
-    np.save(folder / "images.npy", images)
-    np.save(folder / "labels.npy", labels)
+def _split(name: str, found: readers.Listing, arrays: dict, in_chans: int, caveats: tuple[str, ...]) -> Split:
+    """One split of real images, with what the listing tells of those that are kept."""
+    own, table = arrays[name], found.table.iloc[arrays[name]["rows"]]
+    counts = np.bincount(arrays["train"]["labels"], minlength=len(found.classes))
+    boxed = set(readers.BOXES) <= set(table.columns)
+    return Split(name, own["images"], own["labels"], own["rows"], found.classes, counts / counts.sum(), in_chans,
+                 paths=tuple(table["path"]), boxes=table[list(readers.BOXES)].to_numpy(np.float64) if boxed else None,
+                 groups=None if found.groups is None else found.groups[own["rows"]], caveats=caveats)
 
 
 # --------------------------------------------------------------------------------------------- cache
 def _cached(path: Path, make) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays under `path` and their hashes; `make(folder)` writes them where they are missing or damaged.
 
-    One process makes and others wait; the folder appears whole or not at all. Labels are read, the rest is mapped.
+    One process makes and others wait; the folder appears whole or not at all. Images and masks are mapped, not read.
     """
     with lock(path):
         if not _intact(path):
@@ -224,7 +233,7 @@ def _cached(path: Path, make) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 hashes = {file.stem: sha256(file) for file in sorted(folder.glob("*.npy"))}
                 write_json(folder / "meta.json", {"layout": LAYOUT, "hashes": hashes})
     hashes = read_json(path / "meta.json")["hashes"]
-    return {name: np.load(path / f"{name}.npy", mmap_mode=None if name == "labels" else "r") for name in hashes}, hashes
+    return {name: np.load(path / f"{name}.npy", mmap_mode="r" if name in MAPPED else None) for name in hashes}, hashes
 
 
 def _intact(path: Path) -> bool:

@@ -175,7 +175,7 @@ def test_a_broken_image_is_named_and_nothing_half_read_is_kept(manifest, tmp_pat
     monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "cache"))
     whole = (tmp_path / "image5.png").read_bytes()
     (tmp_path / "image5.png").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    refuses(lambda: load(source), "image5.png", "broken", "replace")
+    refuses(lambda: load(source), "image5.png", "1 of 12 images", "no whole image", "replace")
     (tmp_path / "image5.png").write_bytes(whole)
     assert sum(len(getattr(load(source), name)) for name in ("train", "val", "test")) == 12
 

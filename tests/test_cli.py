@@ -11,9 +11,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from miniature import breastmnist, radimagenet
 
 from medbench import commands, console, measuring, results
-from medbench.__main__ import app, main
+from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
 
 LONG = ("book", "real-mri", "ceiling", "peers", "scaling", "runtimes", "device-report")     # examples of minutes, hours
@@ -30,6 +31,8 @@ def place(tmp_path_factory):
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{i}.png")
         lines.append(f"{i}.png,{('glioma', 'meningioma', 'pituitary')[i % 3]},{('train', 'val', 'test')[i // 6]}")
     (folder / "manifest.csv").write_text("\n".join(lines))
+    radimagenet(folder / "RadImageNet", levels=("MR/brain/normal", "MR/brain/edema"))
+    breastmnist(folder / "breastmnist.npz")
     return folder
 
 
@@ -69,7 +72,8 @@ def fails(capsys, *arguments) -> str:
 
 # --------------------------------------------------------------------------------------------- help and its examples
 def examples() -> list[str]:
-    lines = [line for info in app.registered_commands for line in (info.epilog or "").splitlines()]
+    commands = [*app.registered_commands, *data_app.registered_commands]
+    lines = [line for info in commands for line in (info.epilog or "").splitlines()]
     return [line.removeprefix("  python -m medbench ") for line in lines if line.startswith("  python -m medbench ")]
 
 
@@ -79,6 +83,7 @@ def shrunk(example: str, run: str) -> list[str]:
     swap = {"small": "smoke", "3f2a": run[:6], "runs/3f2a": run, "9c41": run, "cuda": "cpu", "all": "none,resnet50",
             "16": "2", "brain-tumor-mri/manifest.csv": "manifest.csv", "scan.png": "0.png", "scan1.png": "1.png",
             "scan2.png": "2.png", "scans/*.png": "3.png"}
+    swap |= {"paper": "smoke"} if words[0] == "train" else {}
     words = [swap.get(word, word) for word in words]
     more = {"train": TINY, "evaluate": ["--bootstrap", "5"], "latency": ["--rounds", "1", "--seconds", "1"]}
     if words[0] in ("train", "cost", "latency") and "--preset" not in words:
@@ -87,13 +92,13 @@ def shrunk(example: str, run: str) -> list[str]:
 
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
-    names = ("train", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes",
+    names = ("train", "data", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes",
              "device-report", "explain", "real-mri", "ceiling", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
         assert re.search(rf"^  {name} .*\.$", overview, re.M), f"{name} has no short description that fits"
-        assert name == "book" or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
+        assert name in ("book", "data") or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
     assert "Examples:\n    python -m medbench train" in overview
 
 

@@ -167,7 +167,7 @@ def test_manifest_keeps_splits_boxes_and_order(folder, tmp_path):
     assert found.test.boxes[0] == pytest.approx([0.5, 0.25, 0.24, np.nan], nan_ok=True)
     assert found.test.paths[0].endswith("a/24.png") and found.test.population is None and found.test.masks is None
     assert (found.test.images[0] == data.read_image(found.test.paths[0], 16)).all()
-    assert "no group" in found.notes[0]
+    assert "No group" in found.notes[0] and found.caveats == found.test.caveats == ("no patient ids: slice-level split",)
 
 
 def test_manifest_with_groups_says_whether_they_straddle(folder, tmp_path):
@@ -209,7 +209,7 @@ def test_broken_images_are_named_together(folder, tmp_path):
     (folder / "a" / "3.png").write_bytes(b"no image")
     whole = (folder / "b" / "2.png").read_bytes()
     (folder / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="2 of 40 images are broken.*3.png.*2.png"):
+    with pytest.raises(ValueError, match="2 of 60 images cannot be used.*3.png.*2.png"):
         data.load_data(manifest(folder), cache=tmp_path / "cache", show=False)
 
 

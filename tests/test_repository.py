@@ -35,7 +35,7 @@ def tracked():
 ORDER = [
     {"checks"}, {"config", "files", "_torchvision"}, {"machine", "records"}, {"results"},
     {"attention"}, {"backbone"}, {"models"},
-    {"phantom", "readers"}, {"data"},
+    {"phantom", "readers"}, {"decoding"}, {"audit", "data"},
     {"scoring"}, {"metrics"}, {"recipe", "checkpoint"}, {"inference"}, {"training"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"peers", "scaling", "layers", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},

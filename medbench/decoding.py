@@ -1,0 +1,128 @@
+"""Real images from a listing to 8-bit arrays: what is damaged is set aside by name and reason.
+
+What lives here, top to bottom: `opened`, the pictures of some rows, in order, by several threads; `decode`, one split
+into the cache; what is too much damage; what a reader has to know of the images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from .files import write_json
+from .machine import cores
+from .readers import Listing, Picture, fitted, read_picture
+from .readers.pictures import picture_of
+
+VERSION = 2                    # raised when images are read otherwise: old caches are then made anew
+SET_ASIDE = "set_aside.json"
+AHEAD = 256                    # images opened before the first of them is used
+NAMED = 5                      # of many damaged images, in a message
+
+
+# --------------------------------------------------------------------------------------------- open
+def opened(found: Listing, rows):
+    """Yields for each row its `Picture`, or the reason (a string) why there is none, in the order of `rows`.
+
+    Threads open the files: Pillow lets go of the interpreter while it decodes.
+    """
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(rows), AHEAD):
+            yield from pool.map(lambda row: _open(found, row), rows[start:start + AHEAD])
+
+
+def _open(found: Listing, row: int) -> Picture | str:
+    """One picture, or why it is set aside. A missing package is raised: it is no fault of the image."""
+    try:
+        picture = picture_of(found.arrays[row]) if found.arrays is not None else read_picture(found.table["path"].iloc[row])
+    except (ValueError, OSError) as error:
+        return str(error).removeprefix(repr(str(found.table["path"].iloc[row]))).strip()
+    return f"is blank, every pixel is {picture.grey.getextrema()[0]}" if picture.blank else picture
+
+
+def stamps(found: Listing, rows) -> list:
+    """What tells whether the images of some rows have changed: size and time of files, or a hash of arrays."""
+    if found.arrays is not None:
+        return [hashlib.sha256(b"".join(found.arrays[row].tobytes() for row in rows)).hexdigest()]
+    paths = [found.table["path"].iloc[row] for row in rows]
+    return [(path, facts.st_size, facts.st_mtime_ns) for path, facts in ((path, os.stat(path)) for path in paths)]
+
+
+# --------------------------------------------------------------------------------------------- decode
+def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, bar) -> None:
+    """Read one split's images into the folder, those that can be read.
+
+    `images.npy` (m, side, side), `labels.npy` (m,), `kept.npy` (m,): positions among `rows`, `sides.npy` (m,): the
+    longer side of each file in px, `coloured.npy` (m,) bool, and `set_aside.json`: (row, reason) of the others.
+    """
+    raw = np.lib.format.open_memmap(folder / "raw.npy", "w+", np.uint8, (len(rows), side, side))
+    kept, sides, coloured, aside = [], [], [], []
+    for i, picture in enumerate(opened(found, rows)):
+        if isinstance(picture, str):
+            aside.append((int(rows[i]), picture))
+        else:
+            raw[len(kept)] = fitted(picture, side)
+            kept.append(i)
+            sides.append(max(picture.size))
+            coloured.append(picture.coloured)
+        bar.update()
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(kept), side, side))
+    for start in range(0, len(kept), AHEAD):
+        images[start:start + AHEAD] = raw[start:min(start + AHEAD, len(kept))]
+    images.flush()
+    del raw
+    (folder / "raw.npy").unlink()
+    np.save(folder / "labels.npy", labels[kept])
+    for name, values, kind in (("kept", kept, np.int64), ("sides", sides, np.int64), ("coloured", coloured, bool)):
+        np.save(folder / f"{name}.npy", np.array(values, kind))
+    write_json(folder / SET_ASIDE, aside)
+
+
+# --------------------------------------------------------------------------------------------- say
+def refuse_too_many(lost: list[tuple[str, str]], total: int, allowed: float) -> None:
+    """Raises ValueError where more than the allowed share of images is damaged or blank."""
+    if len(lost) > allowed * total:
+        raise ValueError(f"{len(lost)} of {total} images cannot be used, and max_damaged allows {allowed:.2%}: "
+                         f"{in_short(lost)}; replace them, take them out of the data set, or raise max_damaged")
+
+
+def refuse_lost_classes(found: Listing, labels: np.ndarray) -> None:
+    """Raises ValueError where all training images of a class were set aside."""
+    counts = np.bincount(labels, minlength=len(found.classes))
+    if gone := [key for key, count in zip(found.classes, counts) if not count]:
+        raise ValueError(f"all training images of class {', '.join(map(repr, gone))} are damaged or blank; replace them")
+
+
+def in_short(lost: list[tuple[str, str]]) -> str:
+    """The first few images that are set aside, by name and reason."""
+    more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+    return "; ".join(f"{os.path.basename(path)} {reason}" for path, reason in lost[:NAMED]) + more
+
+
+def said_of(arrays: dict, side: int, lost: list[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Caveats for every result, and notes: enlarged images, images in two splits, images set aside, colour."""
+    caveats, notes = [], []
+    sides = np.concatenate([part["sides"] for part in arrays.values()])
+    if small := int((sides < side).sum()):
+        sizes = f"{sides.min()} px" if sides.min() == sides[sides < side].max() else f"{sides.min()} px or more"
+        caveats.append(f"{'images' if small == len(sides) else f'{small} of {len(sides)} images'} enlarged from {sizes}")
+    if twice := in_two_splits(arrays):
+        caveats.append(f"{twice} images lie in more than one split, pixel by pixel")
+    if lost:
+        notes.append(f"{len(lost)} images are set aside: {in_short(lost)}.")
+    if colour := int(sum(part["coloured"].sum() for part in arrays.values())):
+        notes.append(f"{colour} of {len(sides)} images have colour, which is reduced to grey (ITU-R 601 luma).")
+    return tuple(caveats), tuple(notes)
+
+
+def in_two_splits(arrays: dict) -> int:
+    """How many different images, as a model sees them, lie in more than one split."""
+    seen: dict[bytes, set[str]] = {}
+    for name, part in arrays.items():
+        for image in part["images"]:
+            seen.setdefault(hashlib.sha256(image).digest(), set()).add(name)
+    return sum(len(names) > 1 for names in seen.values())

@@ -1,0 +1,78 @@
+"""DICOM slices through the optional package `pydicom`: rescaled, windowed, one grey image.
+
+What lives here, top to bottom: `knows`, `patient`, `read`; the window.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+SUFFIXES = (".dcm", ".dicom")
+
+
+def knows(path: str | os.PathLike) -> bool:
+    """Whether a file begins as DICOM files do (PS3.10, section 7.1: 128 bytes, then `DICM`)."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def patient(path: str | os.PathLike) -> str:
+    """The PatientID in the header, empty where there is none or the file cannot be read."""
+    pydicom = _pydicom()
+    try:
+        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "")
+    except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
+        return ""
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    r"""The grey levels of one slice: stored values times slope plus intercept, then the file's first window.
+
+    Without a window the range of the rescaled values is left to the caller. MONOCHROME1, in which high values are
+    dark, is turned over. Colour comes as it is.
+
+    Returns: (h, w) uint8 where there is a window, else (h, w) float64; (h, w, 3) uint8 for colour.
+    Raises: ValueError for what is no whole single image; ImportError without pydicom.
+    Source: DICOM PS3.3, C.7.6.3.1.2 (photometric interpretation), C.11.1 (modality LUT), C.11.2 (VOI LUT).
+    """
+    pydicom = _pydicom()
+    try:
+        file = pydicom.dcmread(path)
+        if int(file.get("NumberOfFrames") or 1) > 1:
+            raise ValueError(f"it has {file.NumberOfFrames} frames; wanted one slice a file")
+        stored = pydicom.pixels.pixel_array(file)
+        if stored.ndim == 3:
+            return stored.astype(np.uint8) if stored.dtype == np.uint8 else (stored >> (file.BitsStored - 8)).astype("u1")
+        grey = _windowed(pydicom, pydicom.pixels.apply_modality_lut(stored, file), file)
+    except (pydicom.errors.InvalidDicomError, AttributeError, KeyError, RuntimeError, NotImplementedError, ValueError,
+            TypeError, EOFError, OSError) as error:
+        raise ValueError(f"{str(path)!r} is no whole DICOM image ({error})") from error
+    if file.get("PhotometricInterpretation") == "MONOCHROME1":
+        grey = 255 - grey if grey.dtype == np.uint8 else -grey
+    return grey
+
+
+def _windowed(pydicom, values: np.ndarray, file) -> np.ndarray:
+    """The first window, or look-up table, of the file, scaled from its own lowest and highest answer to 0 to 255."""
+    if "WindowCenter" not in file and "VOILUTSequence" not in file:
+        return values.astype(np.float64)
+    if "WindowCenter" in file:
+        shown = pydicom.pixels.apply_windowing(values, file)
+        with np.errstate(over="ignore"):                     # of a sigmoid, which reaches its ends at infinity
+            ends = pydicom.pixels.apply_windowing(np.array([[-1e9, 1e9]]), file).ravel()
+    else:
+        shown = pydicom.pixels.apply_voi(values, file).astype(np.float64)
+        data = np.asarray(file.VOILUTSequence[0].LUTData)
+        ends = np.array([data.min(), data.max()], np.float64)
+    return np.round(255 * np.clip((shown - ends[0]) / max(ends[1] - ends[0], 1e-12), 0, 1)).astype(np.uint8)
+
+
+def _pydicom():
+    try:
+        import pydicom
+        import pydicom.pixels
+        return pydicom
+    except ImportError as error:
+        raise ImportError("DICOM images need the package pydicom; say pip install 'medbench[data]'") from error

@@ -1,0 +1,46 @@
+"""What every reader returns: one row an image, and what a result on these images has to say.
+
+What lives here: the names of the columns; the caveats that several readers share; `Listing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "val", "test")
+NEEDED = ("path", "label")
+BOXES = ("box_x_center", "box_y_center", "box_width", "box_height")
+NO_GROUPS = "no patient ids: slice-level split"
+UNCHECKED = "the authors' split is taken as given; without patient ids it cannot be checked"
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of a source.
+
+    `table`: a DataFrame with `path`, `label`, `split` and optionally `group` (the patient) and the four columns of a
+    box. `caveats`: short sentences that go with every result. `notes`: what else a reader has to know. `classes`: the
+    labels in their order. `split_given`: by the source, not by us. `where`: what paths are relative to. `arrays`: the
+    images themselves, row by row, where the source is one file.
+    """
+
+    table: Any
+    caveats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    split_given: bool = True
+    where: str = "put them there, or take them out of the data set"
+    arrays: list[np.ndarray] | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "classes", self.classes or tuple(sorted(set(self.table["label"]))))
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """A number for the group of each image, `None` where the source names none."""
+        if "group" not in self.table.columns:
+            return None
+        return self.table["group"].factorize(sort=True)[0].astype(np.int64)

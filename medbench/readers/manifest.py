@@ -1,0 +1,70 @@
+"""Manifests: a CSV table with one line an image.
+
+    path,label[,split][,group][,box_x_center,box_y_center,box_width,box_height]
+
+`path` is relative to the manifest's folder, `group` the patient, the box in shares of the image's sides. Without
+`split` we split, by group where there is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .listing import BOXES, NEEDED, Listing
+from .splits import said_of, with_split
+
+HAS_SUBSETS = False
+TEXT = (*NEEDED, "split", "group")
+
+
+def knows(source: str) -> bool:
+    """Whether this is a manifest: any file."""
+    return Path(source).expanduser().is_file()
+
+
+def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
+    """The rows of a manifest, with absolute paths. Raises: ValueError naming the line and the fix."""
+    file = Path(source).expanduser()
+    table = _table(file)
+    given = "split" in table.columns
+    if not given:
+        table = with_split(table, table["path"])
+    for column in set(BOXES) & set(table.columns):
+        table[column] = _shares(table[column], file)
+    table["path"] = [str(file.parent / path) for path in table["path"]]
+    caveats, notes = said_of(table, given)
+    return Listing(table, caveats, notes, split_given=given, where="paths are relative to the manifest's folder")
+
+
+def _table(file: Path):
+    """The columns that we know, as text; refuses a missing column and an empty cell."""
+    import pandas
+    try:
+        table = pandas.read_csv(file, dtype=dict.fromkeys((*TEXT, *BOXES), str), keep_default_na=False,
+                                na_values=[""])                           # a class may be called None
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"manifest {str(file)!r} is no readable CSV table ({error}); wanted a first line with "
+                         f"{','.join(NEEDED)},split") from error
+    for column in NEEDED:
+        if column not in table.columns:
+            raise ValueError(f"manifest {str(file)!r} has no column {column!r} (it has {', '.join(table.columns)}); "
+                             f"add it: {', '.join(NEEDED)} are needed")
+    for column in set(TEXT) & set(table.columns):
+        if table[column].isna().any():
+            line = int(table[column].isna().to_numpy().argmax()) + 2
+            raise ValueError(f"manifest {str(file)!r}, line {line}: {column} is empty; fill it in or remove the line")
+    if table.empty:
+        raise ValueError(f"manifest {str(file)!r} names no image; wanted one line an image")
+    return table
+
+
+def _shares(column, file: Path):
+    """A column of a box as numbers from 0 to 1, NaN where it is empty."""
+    import pandas
+    numbers = pandas.to_numeric(column, errors="coerce")
+    wrong = column.notna() & ~numbers.between(0, 1)
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        raise ValueError(f"manifest {str(file)!r}, line {line + 2}: {column.name} is {column.iloc[line]!r}; wanted a "
+                         f"share of the image's side, from 0 to 1, or nothing")
+    return numbers

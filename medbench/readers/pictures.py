@@ -1,0 +1,108 @@
+"""One image as grey levels: 8 or 16 bits, grey, colour, transparent, palette, DICOM.
+
+What lives here, top to bottom: `Picture`; `read_image` and `read_picture`; `picture_of`, for an image in memory;
+`fitted`, to a square of a given side; grey levels from any mode.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import dicom
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One image: `grey`, a PIL image in mode L; `mode` and `size` (width, height) of the file; whether it had colour."""
+
+    grey: Any
+    mode: str
+    size: tuple[int, int]
+    coloured: bool = False
+
+    @property
+    def blank(self) -> bool:
+        """Whether all pixels have one grey level."""
+        low, high = self.grey.getextrema()
+        return low == high
+
+
+def read_image(path: str | os.PathLike, side: int) -> np.ndarray:
+    """One image file as grey levels, padded to a square with black and resized.
+
+    Args: `path`; `side` in pixels. An image of more than 8 bits is scaled so that its range fills 0 to 255; DICOM gets
+        its rescale and window.
+    Returns: (side, side) uint8. Raises: FileNotFoundError; ValueError if the file is no whole image.
+    """
+    return fitted(read_picture(path), side)
+
+
+def read_picture(path: str | os.PathLike) -> Picture:
+    """One image file. Raises: FileNotFoundError; ValueError if it is no whole image; ImportError as `dicom.read`."""
+    from PIL import Image
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"image {str(path)!r} does not exist")
+    if dicom.knows(path):
+        return picture_of(dicom.read(path), "DICOM")
+    try:
+        with Image.open(path) as image:
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"it has {frames} frames; wanted one image a file")
+            image.load()
+            return Picture(_grey(image), image.mode, image.size, _coloured(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{str(path)!r} is no whole image ({error})") from error
+
+
+def picture_of(array: np.ndarray, mode: str = "") -> Picture:
+    """An image in memory: (h, w) or (h, w, 3) of 8 bits, or (h, w) of any numbers, whose range then fills 0 to 255."""
+    from PIL import Image
+    array = np.asarray(array)
+    image = Image.fromarray(array) if array.dtype == np.uint8 else _stretched(array)
+    return Picture(_grey(image), mode or image.mode, image.size, _coloured(image))
+
+
+def fitted(picture: Picture, side: int) -> np.ndarray:
+    """(side, side) uint8: padded to a square with black, then averaged down or interpolated up."""
+    from PIL import Image
+    grey = picture.grey
+    if grey.width != grey.height:
+        square = Image.new("L", (max(grey.size),) * 2)
+        square.paste(grey, ((square.width - grey.width) // 2, (square.height - grey.height) // 2))
+        grey = square
+    how = Image.Resampling.BOX if grey.width > side else Image.Resampling.BICUBIC
+    return np.asarray(grey.resize((side, side), how))
+
+
+# --------------------------------------------------------------------------------------------- grey levels
+def _grey(image):
+    """Mode L from any mode: deep images by their range, transparent ones on black, colour by ITU-R 601 luma."""
+    from PIL import Image
+    if image.mode[0] in "IF":
+        return _stretched(np.asarray(image))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    return image.convert("L")
+
+
+def _coloured(image) -> bool:
+    """Whether the channels differ by more than what JPEG makes of grey."""
+    from PIL import ImageChops
+    if image.mode in ("1", "L", "LA") or image.mode[0] in "IF":
+        return False
+    red, green, blue = image.convert("RGB").split()
+    return max(ImageChops.difference(red, green).getextrema()[1], ImageChops.difference(green, blue).getextrema()[1]) > 8
+
+
+def _stretched(array: np.ndarray):
+    """Numbers of 16 or 32 bits as a grey image, their range scaled to 0 to 255."""
+    from PIL import Image
+    deep = np.asarray(array, dtype=np.float64)
+    if not np.isfinite(deep).all():
+        raise ValueError("it has pixels that are NaN or infinite")
+    return Image.fromarray((255 * (deep - deep.min()) / max(np.ptp(deep), 1e-12)).astype(np.uint8))

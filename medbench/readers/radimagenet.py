@@ -1,0 +1,76 @@
+"""RadImageNet as its authors give it (Mei et al. 2022, doi:10.1148/ryai.210315): images of CT, MR and ultrasound.
+
+    radiology_ai/MR/brain/normal/<file>.png         modality, anatomy, class
+    radiology_ai/US/thyroid/<file>.png              ultrasound has no level for the anatomy
+    RadiologyAI_{train,val,test}.csv                filename,label; inside radiology_ai/ or beside it
+
+The class is read from the path. The authors split by patient; patient ids are not in these files, so the split is
+taken as given.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from .listing import SPLITS, UNCHECKED, Listing
+
+HAS_SUBSETS = True
+ROOT = "radiology_ai"
+FILE = "RadiologyAI_{}.csv"
+
+
+def knows(source: str) -> bool:
+    """Whether this folder, or `radiology_ai` in it, holds one of the split files."""
+    return _split_file(Path(source).expanduser(), "train", missing=False) is not None
+
+
+def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
+    """Rows from the three split files; `subset` is the beginning of a path, such as `MR/brain` or `US`.
+
+    Classes are the folders below the subset, joined by `_`: `normal` with `MR/brain`, `MR_brain_normal` without.
+    Raises: FileNotFoundError for a missing split file, ValueError for a wrong column, path or subset.
+    """
+    import pandas
+    folder = Path(source).expanduser()
+    root = folder / ROOT if (folder / ROOT).is_dir() else folder
+    prefix = PurePosixPath(subset.strip("/")).parts
+    rows, parts_seen = [], set()
+    for split in SPLITS:
+        file = _split_file(folder, split)
+        for line, name in enumerate(_names(file), 2):
+            parts = PurePosixPath(name.removeprefix(f"{ROOT}/")).parts
+            if len(parts) < 3:
+                raise ValueError(f"{str(file)!r}, line {line}: filename is {name!r}; wanted {ROOT}/<modality>/"
+                                 f"[<anatomy>/]<class>/<file>")
+            parts_seen.add("/".join(parts[:2]))
+            if parts[:len(prefix)] == prefix and len(parts) > len(prefix) + 1:
+                rows.append((str(root.joinpath(*parts)), "_".join(parts[len(prefix):-1]), split))
+    if not rows:
+        near = sorted(part for part in parts_seen if part.startswith("/".join(prefix[:1]))) or sorted(parts_seen)
+        raise ValueError(f"subset is {subset!r} but no image lies there; there are: {', '.join(near[:20])}")
+    note = (f"RadImageNet{f', {subset}' if subset else ''}: the class is the folder's name, as its authors spell it. They "
+            f"split by patient; that is taken as given.")
+    table = pandas.DataFrame(rows, columns=["path", "label", "split"])
+    return Listing(table, (UNCHECKED,), (note,), where=f"they were looked for in {str(root)!r}")
+
+
+def _split_file(folder: Path, split: str, missing: bool = True) -> Path | None:
+    """The split file inside `radiology_ai/` or one level above it."""
+    name = FILE.format(split)
+    places = [folder / name, folder / ROOT / name]
+    if folder.name == ROOT:
+        places.append(folder.parent / name)
+    found = next((place for place in places if place.is_file()), None)
+    if found is None and missing:
+        raise FileNotFoundError(f"RadImageNet in {str(folder)!r} lacks {name}; put the three split files beside "
+                                f"{ROOT}/ or into it")
+    return found
+
+
+def _names(file: Path) -> list[str]:
+    """The column `filename` of a split file."""
+    import pandas
+    table = pandas.read_csv(file, dtype=str, keep_default_na=False)
+    if "filename" not in table.columns:
+        raise ValueError(f"{str(file)!r} has the columns {', '.join(table.columns)}; wanted filename,label")
+    return table["filename"].tolist()

@@ -1,0 +1,101 @@
+"""The report on a data set: it counts, names what is damaged, and finds copies that were planted."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from medbench import audit
+from medbench.__main__ import main
+from medbench.data import data_root
+
+
+def heads(count, rng):
+    """Smooth blobs, unlike one another: the fewest things that look like slices."""
+    for _ in range(count):
+        yield Image.fromarray(rng.integers(0, 256, (6, 5), dtype=np.uint8)).resize((60, 72), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """24 images of two classes, of which some are copied: row by row as `PLANTED` says."""
+    rng, lines = np.random.default_rng(5), ["path,label,split,group"]
+    (tmp_path / "set").mkdir()
+    images = list(heads(24, rng))
+    images[13] = images[2]                                                  # exact, train and val, other class
+    images[5] = images[4].resize((30, 36)).resize((60, 72))                 # near, same split, other class
+    images[20] = ImageEnhance.Brightness(images[0]).enhance(0.8)            # near, train and test
+    for i, image in enumerate(images):
+        image.save(tmp_path / "set" / f"{i}.png")
+        split = "train" if i < 12 else "val" if i < 16 else "test"
+        lines.append(f"{i}.png,{'ab'[i % 2]},{split},{'p0' if i in (3, 17) else f'p{i}'}")
+    (tmp_path / "set" / "manifest.csv").write_text("\n".join(lines))
+    return tmp_path / "set"
+
+
+def planted(report, kind):
+    return {place: sorted(map(tuple, map(sorted, found.items()))) for place, found in report.copies[kind].items()}
+
+
+def test_planted_copies_are_found_and_nothing_else(folder):
+    report = audit.check(str(folder / "manifest.csv"), show=False)
+    assert planted(report, "exact") == {"in the same split": [], "in another split": [(2, 13)] * 2,
+                                        "in another class": [(2, 13)] * 2}
+    assert planted(report, "near") == {"in the same split": [(4, 5)] * 2, "in another split": [(0, 20)] * 2,
+                                       "in another class": [(4, 5)] * 2}
+    assert report.straddling == ["p0"] and not report.set_aside
+
+
+def test_the_search_does_not_depend_on_how_it_is_cut(folder, monkeypatch):
+    whole = audit.check(str(folder / "manifest.csv"), show=False)
+    monkeypatch.setattr(audit, "AT_ONCE", 5)
+    assert audit.check(str(folder / "manifest.csv"), show=False).copies == whole.copies
+
+
+def test_with_damaged_images_rows_still_mean_the_same(folder):
+    (folder / "1.png").write_bytes(b"no image")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(folder / "3.png")
+    report = audit.check(str(folder / "manifest.csv"), show=False)
+    assert [(path.split("/")[-1], reason.split(" ")[0]) for path, reason in report.set_aside] == [("1.png", "is"),
+                                                                                                  ("3.png", "is")]
+    assert "blank" in report.set_aside[1][1]
+    assert planted(report, "exact")["in another split"] == [(2, 13)] * 2
+    assert sum(report.sizes.values()) == 22 and report.counts["train"] == {"a": 6, "b": 6}
+
+
+def test_many_images_are_not_searched_and_this_is_said(folder, monkeypatch):
+    monkeypatch.setattr(audit, "MOST", 10)
+    report = audit.check(str(folder / "manifest.csv"), show=False)
+    assert "near" not in report.copies
+    assert [row for row in report.rows() if row["finding"] == "near copy"][0]["such as"].startswith("more than 10")
+
+
+def test_the_command_prints_it_and_keeps_all_names(folder, capsys, tmp_path):
+    code = main(["data", "check", str(folder / "manifest.csv"), "--format", "json", "--out", str(tmp_path / "r.json")])
+    printed = capsys.readouterr()
+    assert code == 0 and "1 of 22 groups (patients)" in printed.err
+    rows = {(row["finding"], row["where"]): row for row in json.loads(printed.out)}
+    assert rows["images", "train, a"]["count"] == 6 and rows["size", "60 x 72 px"]["count"] == 24
+    assert rows["mode", "L"]["count"] == 24 and rows["set aside", "all"]["count"] == 0
+    assert rows["exact copy", "in another split"]["count"] == 2
+    assert "set/2.png = set/13.png" in rows["exact copy", "in another split"]["such as"]
+    assert rows["group in two splits", "all"] == {"finding": "group in two splits", "where": "all", "count": 1,
+                                                  "such as": "p0"}
+    full = json.loads((tmp_path / "r.json").read_text())
+    assert [path.split("/")[-1] for path in full["copies"]["near"]["in another split"][0]] == ["0.png", "20.png"]
+    assert main(["data", "check", str(folder / "manifest.csv"), "--near", "1.5"]) == 2
+    assert "near is 1.5; wanted a number from 0.5 to 1" in capsys.readouterr().err
+    assert main(["data", "check", "phantom"]) == 2
+
+
+def test_the_tumour_slices_have_near_copies_within_splits_alone():
+    try:
+        manifest = data_root() / "brain-tumor-mri" / "manifest.csv"
+    except FileNotFoundError as error:
+        pytest.skip(f"needs the folder of data sets: {error}")
+    report = audit.check(str(manifest), show=False)
+    assert sum(sum(part.values()) for part in report.counts.values()) == 2824 and not report.set_aside
+    assert report.straddling is None and report.caveats == ("no patient ids: slice-level split",)
+    assert not any(report.copies["exact"].values()) and not report.copies["near"]["in another split"]
+    assert len(report.copies["near"]["in the same split"]) == 106

@@ -1,0 +1,107 @@
+"""DICOM slices: rescaled, windowed, turned over where high is dark; patients from their headers."""
+
+import sys
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from medbench import data, readers
+from medbench.config import DataConfig
+
+STORED = np.arange(0, 1400, 20, dtype=np.int16).reshape(7, 10)
+
+
+def written(path, stored=STORED, patient="p1", **tags):
+    """A CT slice with the given stored values; `tags` in place of the usual ones."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    file = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    file.SOPClassUID, file.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+    file.PatientID, file.Modality, file.PhotometricInterpretation = patient, "CT", "MONOCHROME2"
+    file.SamplesPerPixel, file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 1, 16, 16, 15, 1
+    file.Rows, file.Columns = stored.shape[-2:]
+    file.RescaleSlope, file.RescaleIntercept = 2, -1000
+    file.PixelData = stored.tobytes()
+    for name, value in tags.items():
+        setattr(file, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+def grey(path):
+    return np.asarray(readers.read_picture(path).grey).astype(int)
+
+
+def linear(values, center, width):
+    """PS3.3, C.11.2.1.2.1, for an output of 0 to 255."""
+    return np.clip(((values - (center - 0.5)) / (width - 1) + 0.5) * 255, 0, 255)
+
+
+def test_without_a_window_the_range_fills_all_levels(tmp_path):
+    assert (grey(written(tmp_path / "a.dcm")) == (255.0 * STORED / STORED.max()).astype(int)).all()
+
+
+@pytest.mark.parametrize("center, width", [(40, 400), (-600, 1500), (300, 2)])
+def test_rescale_and_window_are_applied(tmp_path, center, width):
+    found = grey(written(tmp_path / "a.dcm", WindowCenter=center, WindowWidth=width))
+    assert np.abs(found - linear(2.0 * STORED - 1000, center, width)).max() <= 0.51
+    assert found.max() == 255
+
+
+def test_the_first_of_several_windows_counts(tmp_path):
+    found = grey(written(tmp_path / "a.dcm", WindowCenter=[40, 900], WindowWidth=[400, 10]))
+    assert np.abs(found - linear(2.0 * STORED - 1000, 40, 400)).max() <= 0.51
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": 40, "WindowWidth": 400}])
+def test_monochrome1_is_turned_over(tmp_path, window):
+    plain = grey(written(tmp_path / "a.dcm", **window))
+    turned = grey(written(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", **window))
+    assert np.abs(turned - (255 - plain)).max() <= 1 and plain[0, 0] == 0 and turned[0, 0] == 255
+
+
+def test_colour_comes_as_it_is(tmp_path):
+    colour = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    path = written(tmp_path / "a.dcm", colour[..., 0].astype(np.int16), PhotometricInterpretation="RGB",
+                   SamplesPerPixel=3, PlanarConfiguration=0, BitsAllocated=8, BitsStored=8, HighBit=7,
+                   PixelRepresentation=0, PixelData=colour.tobytes())
+    assert readers.read_picture(path).coloured
+    assert np.abs(grey(path) - colour @ [0.299, 0.587, 0.114]).max() <= 1
+
+
+@pytest.mark.parametrize("spoil, words", [
+    (lambda path: path.write_bytes(path.read_bytes()[:-40]), "no whole DICOM image"),
+    (lambda path: written(path, np.stack([STORED, STORED]), NumberOfFrames=2), "2 frames; wanted one slice"),
+])
+def test_what_is_no_whole_slice_is_refused(tmp_path, spoil, words):
+    path = written(tmp_path / "a.dcm")
+    spoil(path)
+    with pytest.raises(ValueError, match=words):
+        readers.read_picture(path)
+
+
+def test_patients_come_from_the_headers(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        written(tmp_path / "set" / "ab"[i % 2] / f"{i}.dcm", rng.permuted(STORED), patient=f"p{i // 4}")
+    found = data.load_data(DataConfig(source=str(tmp_path / "set"), img_size=16), show=False)
+    for split in (found.train, found.val, found.test):
+        want = [pydicom.dcmread(path).PatientID for path in split.paths]
+        assert len(set(zip(want, split.groups))) == len(set(want)) == len(set(split.groups))
+    assert found.caveats == ("images enlarged from 10 px",) and "none of 15 groups" in found.notes[0]
+    written(tmp_path / "set" / "a" / "60.dcm", patient="")
+    assert readers.listing(tmp_path / "set").caveats == ("no patient ids: slice-level split",)
+
+
+def test_the_package_is_optional_and_its_absence_is_no_damage(tmp_path, monkeypatch):
+    for i in range(60):
+        written(tmp_path / "set" / "ab"[i % 2] / f"{i}.dcm")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ImportError, match=r"pip install 'medbench\[data\]'"):
+        data.load_data(DataConfig(source=str(tmp_path / "set"), img_size=16), cache=tmp_path / "c", show=False)
