@@ -137,13 +137,13 @@ def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOUR
                near: Annotated[float, _option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,
                out: Annotated[str, _option("--out", metavar="JSON", help="also write everything, with every name")] = "",
-               form: Form = "table"):
+               record: Chapter = "", form: Form = "table"):
     """Report what is in a data set, and what is wrong with it.
 
     Images of each class and split, sizes and modes, damaged and blank images, exact and near copies within and across
     splits, patients in more than one split.
     """
-    console.show(commands.check_data(source, subset, near, out or None), form)
+    console.show(commands.check_data(source, subset, near, out or None, record or None), form)
 
 
 @command("""cost
@@ -296,8 +296,20 @@ def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
 
     The data are looked for in the folder that MEDBENCH_DATA names. Chapter 10 shows the records.
     """
-    from .book.real import record_real_mri
-    console.show(record_real_mri(seed=seed, device=device), form)
+    from .book.real import MRI, record_real
+    console.show(record_real(MRI, seed=seed, device=device), form)
+
+
+@command("""breastmnist
+breastmnist --seed 1 --device cuda""")
+def breastmnist(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
+    """Train, score and record all models on BreastMNIST.
+
+    The file medmnist/breastmnist.npz is looked for in the folder that MEDBENCH_DATA names. Chapter 10 shows the records
+    beside the published scores.
+    """
+    from .book.real import BREAST, record_real
+    console.show(record_real(BREAST, seed=seed, device=device), form)
 
 
 @command("""ceiling

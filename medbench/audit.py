@@ -69,6 +69,18 @@ class Report:
     def _name(self, row: int) -> str:
         return "/".join(self.paths[row].replace(os.sep, "/").split("/")[-2:])
 
+    def records(self) -> list[dict]:
+        """The counts as rows for `results.record`; nothing that names a file."""
+        rows = [("images", None, sum(map(sum, (part.values() for part in self.counts.values()))), None),
+                ("set_aside", None, len(self.set_aside), None)]
+        rows += [(f"{kind}_copies", place.replace(" ", "_"), len(found), None) for kind, places in self.copies.items()
+                 for place, found in places.items()]
+        known = self.straddling is not None
+        rows.append(("groups_in_two_splits", None, len(self.straddling) if known else None,
+                     None if known else "the source names no groups"))
+        return [{"quantity": quantity, "value": value, "unit": "1"} | ({"suffix": suffix} if suffix else {})
+                | ({"reason": reason} if reason else {}) for quantity, suffix, value, reason in rows]
+
     def full(self) -> dict:
         """Everything, with every name, for a JSON file; paths as the source has them."""
         copies = {kind: {place: [[self.paths[a], self.paths[b]] for a, b in found.items()]

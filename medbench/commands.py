@@ -97,14 +97,17 @@ def data_source(source: str) -> str:
     return source if is_name else str(Path(source).expanduser().absolute())
 
 
-def check_data(source: str, subset: str, near: float, out: str | None) -> list[dict]:
-    """The report on a data set, row by row; all of it goes into a JSON file if one is named."""
+def check_data(source: str, subset: str, near: float, out: str | None, chapter: str | None) -> list[dict]:
+    """The report on a data set, row by row; all of it goes into a JSON file if one is named, the counts into records."""
+    to = results.here(chapter) if chapter else None
     from . import audit
     if source == "phantom":
         raise ValueError("data check reads files; the phantom is drawn and needs none: chapter 01 checks it")
     report = audit.check(source, subset, near=near)
     if out:
         write_json(Path(out), report.full())
+    if to:
+        results.record(results.source_slug(source, subset), report.records(), to=to, near=near)
     print("\n".join([*report.notes, *(f"With every result: {caveat}." for caveat in report.caveats)]), file=sys.stderr)
     return report.rows()
 
@@ -155,7 +158,7 @@ def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
               for run, e in zip(runs, experiments)]
     if with_baselines:
         for config, opened in data.items():
-            scored += [(f"{results.source_slug(config.source)}.{name}", name, scores, opened)
+            scored += [(f"{results.source_slug(config.source, config.subset)}.{name}", name, scores, opened)
                        for name, scores in _baselines(opened, bootstrap).items()]
     for subject, _, scores, _ in scored if to else ():
         results.record(subject, scores, to=to)

@@ -109,18 +109,18 @@ def _describe(subject, seed, context) -> tuple[str, str | None, int | None, dict
     if not isinstance(subject, Experiment):
         raise TypeError(f"subject is a {type(subject).__name__}; wanted an Experiment or a prefix: 'cost.softmax'")
     model, data, training = subject.model, subject.data, subject.training
-    name = source_slug(data.source)
+    name = source_slug(data.source, data.subset)
     known = {"preset": model.preset, "setting": model.setting, "num_classes": model.num_classes, "data": name}
     prints = {"model": model.fingerprint, "data": data.replace(source=name).fingerprint,
               "training": training.fingerprint}
     return f"{name}.{model.name}", model.name, model.seed if seed is None else seed, known | context, prints
 
 
-def source_slug(source: str) -> str:
+def source_slug(source: str, subset: str = "") -> str:
     """A data set's short name from where it lies: the manifest's folder or the folder itself, never the path."""
     path = Path(source)
     name = path.parent.name if path.stem == "manifest" and path.parent.name else path.stem
-    return _part(name) or "data"
+    return _part(f"{name} {subset}") or "data"
 
 
 def _rows(item) -> list[dict]:

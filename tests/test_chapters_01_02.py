@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import medbench as mb
-from medbench.book import drawings, overview, pyramid
+from medbench.book import drawings, overview, patients, pyramid
 
 torch.set_num_threads(1)
 
@@ -91,3 +91,34 @@ def test_the_committed_figure_is_what_the_program_draws():
     overview.main(drawn)
     drawn, committed = (np.asarray(Image.open(f).convert("L"), float) for f in (drawn, overview.PLACE))
     assert drawn.shape == committed.shape and np.abs(drawn - committed).mean() < 2
+
+
+def test_slices_or_patients_are_dealt_out():
+    batch, patient = patients.scans(40, 5, seed=7)
+    by_slice, by_patient = (patients.divided(batch, patient, by, seed=0) for by in ("slice", "patient"))
+    for data in (by_slice, by_patient):
+        parts = (data.train, data.val, data.test)
+        assert [len(part) for part in parts] == [140, 20, 40]
+        assert sorted(np.concatenate([part.indices for part in parts])) == list(range(200))
+        for part in parts:
+            assert (part.images == batch.images.numpy()[part.indices]).all() and (part.groups == part.indices // 5).all()
+            assert (part.labels == part.groups % 10).all()
+        assert data.prior == pytest.approx(np.bincount(data.train.labels, minlength=10) / 140)
+    groups = [set(part.groups) for part in (by_patient.train, by_patient.val, by_patient.test)]
+    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    assert patients.shared(batch, patient, "patient", seed=0) == 0 < 20 < patients.shared(batch, patient, "slice", seed=0)
+    assert by_slice.fingerprint != by_patient.fingerprint != patients.divided(batch, patient, "patient", seed=1).fingerprint
+
+
+def test_what_the_check_found_is_shown_from_records(tmp_path, monkeypatch):
+    from medbench import results
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path))
+    monkeypatch.setattr(results, "edition_root", lambda: tmp_path / "none")
+    with pytest.raises(LookupError, match="data check SOURCE --record 01_check"):
+        patients.checked("cpu")
+    rows = [{"quantity": "images", "value": 7, "unit": "1"},
+            {"quantity": "near_copies", "value": 2, "unit": "1", "suffix": "in_another_split"},
+            {"quantity": "groups_in_two_splits", "value": None, "unit": "1", "reason": "no groups"}]
+    results.record("breastmnist", rows, to=results.here(patients.CHECK, "cpu"))
+    table = patients.checked("cpu")
+    assert table.breastmnist.to_dict() == {"images": 7, "near copies, in another split": 2}

@@ -17,7 +17,7 @@ from medbench import commands, console, measuring, results
 from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
 
-LONG = ("book", "real-mri", "ceiling", "peers", "scaling", "runtimes", "device-report")     # examples of minutes, hours
+LONG = ("book", "real-mri", "breastmnist", "ceiling", "peers", "scaling", "runtimes", "device-report")     # examples of minutes, hours
 TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
@@ -93,7 +93,7 @@ def shrunk(example: str, run: str) -> list[str]:
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
     names = ("train", "data", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes",
-             "device-report", "explain", "real-mri", "ceiling", "book")
+             "device-report", "explain", "real-mri", "breastmnist", "ceiling", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:

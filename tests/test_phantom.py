@@ -292,3 +292,40 @@ def test_three_hundred_images_a_second_on_two_cores():
     seconds = (time.process_time() - start) / 512
     torch.set_num_threads(before)
     assert seconds < 2 / 300, f"{1000 * seconds:.2f} ms of CPU time an image; two cores draw {2 / seconds:.0f} a second"
+
+
+# --------------------------------------------------------------------------------------------- patients
+def patients(indices, **more):
+    indices = np.asarray(indices)
+    return phantom.generate(indices // 5 % 10, indices, seed=8, img_size=64, slices_per_patient=5, **more)
+
+
+def test_slices_of_a_patient_share_head_and_lesion_and_differ_in_height_and_noise():
+    batch, heights = patients(range(100)), patients(range(100)).z.reshape(20, 5)
+    flat = batch.images.flatten(1).float()
+    alike = torch.corrcoef(flat).fill_diagonal_(-1)
+    nearest = alike.argmax(1) // 5
+    assert (nearest == torch.arange(100) // 5).float().mean() > 0.95
+    assert alike.max() < 0.9999 and (heights.max(1).values - heights.min(1).values).max() <= 2 * phantom.REACH
+    assert (heights != heights[:, :1]).any(1).float().mean() > 0.9
+    masks = batch.lesion.reshape(20, 5, -1).float()
+    sick = masks[:, 0].sum(1) > 20
+    shared = (masks.min(1).values.sum(1) / masks.max(1).values.sum(1))[sick]
+    assert sick.sum() >= 12 and shared.median() > 0.5                       # the lesion stays where it is
+    other = masks[sick][:, 0]
+    crossed = torch.minimum(other[:-1], other[1:]).sum(1) / torch.maximum(other[:-1], other[1:]).sum(1)
+    assert crossed.median() < 0.1
+
+
+def test_a_patient_keeps_the_level_of_its_class():
+    levels = patients(range(600)).z.reshape(120, 5)
+    assert ((levels < -10).all(1) | (levels > -10).all(1)).all() and levels.min() >= -30 and levels.max() <= 48
+
+
+def test_a_slice_of_a_patient_depends_on_its_number_alone():
+    whole, alone = patients(range(15)), patients([7])
+    assert torch.equal(whole.images[7], alone.images[0]) and torch.equal(whole.lesion[7], alone.lesion[0])
+    drawn = phantom.generate(None, range(50), seed=8, img_size=32, slices_per_patient=5).labels.reshape(10, 5)
+    assert (drawn == drawn[:, :1]).all() and len(set(drawn[:, 0].tolist())) > 2
+    with pytest.raises(ValueError, match="slices_per_patient is 0"):
+        phantom.generate(None, [1], seed=8, slices_per_patient=0)

@@ -24,7 +24,7 @@ from ..models import build_model
 from ..training import Run, fit, predict
 from .tables import in_words, of_one_device, with_interval
 
-REAL = "10_real"                                               # where the records of real MRI are kept
+REAL, PUBLISHED = "10_real", "10_medmnist"                     # where the records of real images are kept
 GIGABYTE = 2**30
 KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
     hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
@@ -224,16 +224,34 @@ def cost_page(table):
     return pd.DataFrame(columns).round(2)
 
 
-def real_records(device="auto"):
-    """The records of real MRI, of this device if it has any, else of the device with the most.
+def real_records(device="auto", chapter: str = REAL):
+    """The records of real images, of this device if it has any, else of the device with the most.
 
-    Raises: LookupError if there are none.
+    Args: `chapter`: `REAL`, the tumour slices, or `PUBLISHED`, BreastMNIST. Raises: LookupError if there are none.
     """
     table = results.load()
-    table = table[table.chapter == REAL]
+    table = table[table.chapter == chapter]
     if not len(table):
-        raise LookupError("there are no records of real MRI; `python -m medbench real-mri` makes them")
+        command = {REAL: "real-mri", PUBLISHED: "breastmnist"}[chapter]
+        raise LookupError(f"there are no records {chapter}; `python -m medbench {command}` makes them")
     return of_one_device(table, device)
+
+
+def beside_published(table):
+    """AUC and ACC on BreastMNIST, ours with 95 % intervals beside the published ones, the highest AUC on top.
+
+    Args: `table`: `real_records(device, PUBLISHED)`.
+    """
+    import pandas as pd
+    called = {"macro_auroc": "AUC", "top1": "ACC"}
+    rows: dict = {}
+    for _, r in table[table.quantity.isin(called) & table["class"].isna()].iterrows():
+        rows.setdefault(r["name"].split(".")[1], {"from": "here"})[called[r.quantity]] = (r.value, r.low, r.high)
+    for _, r in table[table.quantity == "published"].iterrows():
+        rows.setdefault(r["method"], {"from": "published"})[r.published_as] = (r.value, None, None)
+    ordered = dict(sorted(rows.items(), key=lambda row: -row[1]["AUC"][0]))
+    return pd.DataFrame({name: {"from": row["from"], **{key: with_interval(*row[key], 3) for key in called.values()}}
+                         for name, row in ordered.items()}).T
 
 
 def run_table(trained):

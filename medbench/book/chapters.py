@@ -19,9 +19,9 @@ SHOWN = (STUDY, SCORES, COSTS, TIMES)
 # chapter -> the result files it reads, as patterns of device/chapter; its own file of this device is never among them.
 # The order is the order of execution: the mechanism chapters show what 10 to 12 record.
 CHAPTERS: dict[str, tuple[str, ...]] = {
-    "01_data": (),
+    "01_data": ("*/01_check",),
     "02_backbone": (STUDY,),
-    "10_training": (STUDY, SCORES, "*/10_real"),
+    "10_training": (STUDY, SCORES, "*/10_real", "*/10_medmnist"),
     "11_cost": (STUDY, SCORES, COSTS),
     "12_latency": (STUDY, COSTS, "*/12_*"),
     "03_softmax": SHOWN,

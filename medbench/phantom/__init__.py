@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..checks import in_range, one_of
+from ..checks import in_range, one_of, whole
 from ..config import PRIORS
 from .drawing import Draws, numbers
 from .lesions import LESIONS
@@ -34,6 +34,8 @@ CONTRASTS = tuple(MATERIALS)
 VERSION = 5                    # raised whenever a drawing changes: old caches are then drawn anew
 CHUNK = 256                    # samples whose random numbers are held at once
 GROUP = 32                     # samples of one class drawn at once: fits the cache of a core
+REACH = 6.0                    # mm that a patient's slices lie above or below the middle of the lesion, at most
+PATIENTS = 1 << 40             # added to the seed of what a patient's slices share
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def prior(name: str = "study") -> np.ndarray:
 
 def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "study", contrast: str = "flair",
              difficulty: float = 1.0, confounding: float = 0.0, device: str = "cpu", histogram_matching: bool = True,
-             sella_slices: bool = True, decoys: bool = True, healthy: bool = False) -> Batch:
+             sella_slices: bool = True, decoys: bool = True, healthy: bool = False,
+             slices_per_patient: int = 1) -> Batch:
     """Draw phantoms. Each sample depends on (seed, index) alone, whatever it is drawn together with.
 
     Arguments:
@@ -80,6 +83,8 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
         device: where to draw; random numbers always come from the CPU.
         histogram_matching, sella_slices, decoys: the cures for shortcuts; False shows what they prevent.
         healthy: draw the same heads without lesion (see `twin`).
+        slices_per_patient: with s of them, sample i is of patient i // s: all share head, lesion, scanner and drawn
+            label, and differ in height, by at most `REACH` mm either way, and in noise.
 
     Returns: a `Batch` on the device.
     Raises: ValueError for an unknown prior or contrast, a label outside the classes, labels and indices of unequal
@@ -92,9 +97,10 @@ def generate(labels, indices, *, seed: int, img_size: int = 112, prior: str = "s
     indices = np.asarray(indices, dtype=np.int64).reshape(-1)
     cumulative = np.cumsum(globals()["prior"](prior))
     look = Look(contrast, difficulty, confounding, histogram_matching, sella_slices, decoys)
+    whole("slices_per_patient", slices_per_patient)
     labels = _checked(labels, len(indices))
     parts = [_chunk(labels if labels is None else labels[k:k + CHUNK], indices[k:k + CHUNK], seed, img_size, cumulative,
-                    look, str(device), healthy) for k in range(0, len(indices), CHUNK)]
+                    look, str(device), healthy, slices_per_patient) for k in range(0, len(indices), CHUNK)]
     return Batch(*(torch.cat(column) for column in zip(*parts)))
 
 
@@ -130,9 +136,13 @@ def _checked(labels, n: int) -> np.ndarray | None:
     return labels
 
 
-def _chunk(labels, indices, seed, img_size, cumulative, look, device, healthy):
+def _chunk(labels, indices, seed, img_size, cumulative, look, device, healthy, slices_per_patient):
     """Draw up to CHUNK samples, class by class, and put them back in order."""
     uniform, control, noise = numbers(seed, indices, img_size)
+    offset = torch.zeros(len(indices))
+    if slices_per_patient > 1:
+        offset = REACH * (2 * uniform[:, 0] - 1)
+        uniform, control, _ = numbers(seed + PATIENTS, indices // slices_per_patient, 1)
     if labels is None:
         labels = np.searchsorted(cumulative, uniform[:, 0].numpy(), side="right").clip(max=len(CLASSES) - 1)
     labels = torch.from_numpy(labels)
@@ -144,5 +154,5 @@ def _chunk(labels, indices, seed, img_size, cumulative, look, device, healthy):
         for rows in (labels == label).nonzero().flatten().split(GROUP):
             here = rows.to(device)
             images[here], lesion[here], affected[here], z[here] = render(
-                CLASSES[label], uniform[rows, 1:], control[rows], noise[rows], look, device, healthy)
+                CLASSES[label], uniform[rows, 1:], control[rows], noise[rows], offset[rows], look, device, healthy)
     return images, labels.to(device), lesion, affected, z

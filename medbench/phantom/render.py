@@ -31,17 +31,19 @@ class Look:
     decoys: bool
 
 
-def render(label: str, uniform, control, noise, look: Look, device: str, healthy: bool = False):
+def render(label: str, uniform, control, noise, offset, look: Look, device: str, healthy: bool = False):
     """Draw the samples of one class.
 
-    Arguments: the samples' random numbers (see `drawing.numbers`); `healthy` leaves the lesion and its displacement
-    out.
+    Arguments: the samples' random numbers (see `drawing.numbers`); `offset` (n,): mm from the height at which the
+    patient's lesion was placed; `healthy` leaves the lesion and its displacement out.
     Returns: images uint8, lesion bool, affected bool, each (n, H, W), and the slices' heights in mm (n,).
     """
     control, noise = control.to(device), noise.to(device)
     draw = Draws(uniform[:, :COMMON], device)
-    z, low = height(label, draw, look.sella_slices)
-    image, opacity, affected = _expose("normal" if healthy else label, z, low, uniform, control, noise, look, device)
+    centre, low = height(label, draw, look.sella_slices)
+    z = _within(centre + offset.to(device)[:, None, None], low)
+    image, opacity, affected = _expose("normal" if healthy else label, z, low, uniform, control, noise, look, device,
+                                       centre)
     if look.histogram_matching:
         rows, donors = low.flatten(), None
         if rows.any():                                        # the same heads, healthy, higher up
@@ -54,10 +56,16 @@ def render(label: str, uniform, control, noise, look: Look, device: str, healthy
     return image.mul(255).round().clamp(0, 255).byte(), opacity > 0.5, affected, z.flatten()
 
 
-def _expose(label, z, low, uniform, control, noise, look, device):
+def _within(z: torch.Tensor, low: torch.Tensor) -> torch.Tensor:
+    """Heights in whole mm, mirrored at the ends of the sella's level, or of the cerebrum, to stay where they belong."""
+    bottom, top = (torch.where(low, *ends) for ends in zip(SELLA, CEREBRUM))
+    return (top - (top - bottom - (z - bottom).abs()).abs()).round()
+
+
+def _expose(label, z, low, uniform, control, noise, look, device, centre=None):
     """The image (n, H, W) as the scanner sees it, the lesion's opacity, and whether tissue is affected."""
     draw = Draws(uniform[:, HEIGHT_DRAWS:COMMON], device)
-    head = _pose(z, low, draw, control, noise.shape[-1], device)
+    head = _pose(z, low, draw, control, noise.shape[-1], device, z if centre is None else centre)
     lesion = LESIONS[label](head, Draws(uniform[:, COMMON:], device), look.contrast, look.difficulty)
     x, y = lesion.displace(head)
     near = (head.depth / 6).clamp(0, 1)                       # nothing moves at the inner table
@@ -78,7 +86,7 @@ def height(label: str, draw: Draws, sella_slices: bool) -> tuple[torch.Tensor, t
     return torch.where(sella, low, high).round(), sella
 
 
-def _pose(z, low, draw, control, size, device) -> Head:
+def _pose(z, low, draw, control, size, device, centre) -> Head:
     """Lay the pixels into the head: rotation, scale, shear, shift and a smooth warp."""
     pixel = FIELD_OF_VIEW / size
     ruler = (torch.arange(size, device=device) + 0.5) * pixel - FIELD_OF_VIEW / 2
@@ -89,9 +97,9 @@ def _pose(z, low, draw, control, size, device) -> Head:
     warp = 5.0 * smooth(control[:, :2, :6, :6], size)
     x = (c * column - s * row) / (scale * stretch) + draw(-6, 6) + warp[:, 0]
     y = (s * column + c * row) * stretch / scale + shear * x + draw(-6, 6) + CENTRE_Y + warp[:, 1]
-    slices = (z.flatten() - Z_LOW).long()
+    slices, placed = ((at.flatten() - Z_LOW).long() for at in (z, centre))
     rough, fine = 2 * smooth(control[:, 2, :12, :12], size), 2 * smooth(control[:, 3], size)
-    return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, low, pixel, rough, fine)
+    return Head(x, y, sample("depth", slices, x, y)[:, 0], slices, z, low, placed, pixel, rough, fine)
 
 
 def _anatomy(head: Head, x, y, sulci, draw, look) -> torch.Tensor:

@@ -18,7 +18,8 @@ class Head:
     """The heads of a batch while they are drawn. Maps are (n, H, W), one number a sample is (n, 1, 1).
 
     `x, y`: MNI mm under each pixel, before the lesion moves tissue. `depth`: mm inside the brain's hull.
-    `slices`: the atlas slice of each sample. `z`: its height in mm. `low`: true at the level of the sella.
+    `slices`: the atlas slice of each sample. `z`: its height in mm. `low`: true at the level of the sella. `centre`: the
+    atlas slice in which the patient's lesion was placed, the same for all slices of a patient.
     `pixel`: pixel size in mm. `rough, fine`: smooth random fields of unit variance, about 35 and 20 mm a wave.
     The tissue maps (after displacement) are there once the anatomy has been read: `white` (share of the solid tissue),
     `csf`, `ventricle` (distance in mm); and `grey_value` and `csf_value`, their brightness.
@@ -30,6 +31,7 @@ class Head:
     slices: torch.Tensor
     z: torch.Tensor
     low: torch.Tensor
+    centre: torch.Tensor
     pixel: float
     rough: torch.Tensor
     fine: torch.Tensor
@@ -68,7 +70,7 @@ class Lesion:
     @staticmethod
     def place_with(kind: str, head: Head, draw: Draws) -> tuple[torch.Tensor, torch.Tensor]:
         """`place`, with other draws."""
-        spot = atlas().pick(kind, head.slices.cpu().numpy(), draw.raw().numpy()).to(head.x.device)
+        spot = atlas().pick(kind, head.centre.cpu().numpy(), draw.raw().numpy()).to(head.x.device)
         return spot[:, 0, None, None], spot[:, 1, None, None]
 
     def plan(self, head: Head, draw: Draws) -> None:
