@@ -10,7 +10,8 @@ import importlib
 
 from . import _torchvision  # noqa: F401  # isort: skip  (before anything that imports timm)
 from . import attention, config, models  # importing models fills timm's registry
-from .config import Experiment, profile
+from .config import profile
+from .experiment import Experiment
 from .models import build_model
 
 __version__ = "0.1.0"

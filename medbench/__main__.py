@@ -71,7 +71,7 @@ Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=_c
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
-SOURCES = "a manifest (.csv), a folder of class folders, RadImageNet's folder, a MedMNIST file (.npz) or medmnist:NAME"
+SOURCES = "a manifest (.csv), class folders, RadImageNet's folder, a MedMNIST file (.npz) or medmnist:NAME"
 Source = Annotated[str, _option("--data", metavar="SOURCE", help=f"phantom, {SOURCES}")]
 Subset = Annotated[str, _option("--subset", metavar="PART", help="of RadImageNet, such as MR/brain")]
 Profile = Annotated[str, _option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
@@ -136,7 +136,7 @@ data check breastmnist.npz --format csv"""))
 def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: Subset = "",
                near: Annotated[float, _option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,
-               out: Annotated[str, _option("--out", metavar="JSON", help="also write everything, with every name")] = "",
+               out: Annotated[str, _option("--out", metavar="JSON", help="also write everything, with names")] = "",
                record: Chapter = "", form: Form = "table"):
     """Report what is in a data set, and what is wrong with it.
 

@@ -85,8 +85,9 @@ class Report:
         """Everything, with every name, for a JSON file; paths as the source has them."""
         copies = {kind: {place: [[self.paths[a], self.paths[b]] for a, b in found.items()]
                          for place, found in places.items()} for kind, places in self.copies.items()}
-        return {"counts": self.counts, "sizes": [[*size, n] for size, n in self.sizes.items()], "modes": dict(self.modes),
-                "set_aside": self.set_aside, "copies": copies, "near_copies_not_looked_for": self.skipped or None,
+        sizes = [[*size, count] for size, count in self.sizes.items()]
+        return {"counts": self.counts, "sizes": sizes, "modes": dict(self.modes), "set_aside": self.set_aside,
+                "copies": copies, "near_copies_not_looked_for": self.skipped or None,
                 "groups_in_two_splits": self.straddling, "caveats": self.caveats, "notes": self.notes}
 
 

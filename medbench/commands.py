@@ -16,8 +16,9 @@ import numpy as np
 
 from . import results, saliency, training
 from .checks import one_of
-from .config import ALL_MODELS, MODELS, DataConfig, Experiment, model_config
+from .config import ALL_MODELS, MODELS, DataConfig, model_config
 from .data import load_data, read_image, to_input
+from .experiment import Experiment
 from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
@@ -98,7 +99,7 @@ def data_source(source: str) -> str:
 
 
 def check_data(source: str, subset: str, near: float, out: str | None, chapter: str | None) -> list[dict]:
-    """The report on a data set, row by row; all of it goes into a JSON file if one is named, the counts into records."""
+    """The report on a data set, row by row; all of it goes into the JSON file `out`, counts into records."""
     to = results.here(chapter) if chapter else None
     from . import audit
     if source == "phantom":

@@ -1,8 +1,8 @@
 """Frozen, checked configurations and the presets and profiles they come from.
 
 What lives here, top to bottom: how a configuration is changed and fingerprinted; `ModelConfig`, `DataConfig`,
-`TrainingConfig`; `PRESETS` (how large a model is); `PROFILES` (how much a chapter does); `Experiment`, which
-holds one of each configuration.
+`TrainingConfig`; `PRESETS` (how large a model is); `PROFILES` (how much a chapter does). `experiment.Experiment` holds
+one of each configuration.
 
 A **preset** sizes a model, a **profile** sizes a chapter. Neither changes what the code does.
 """
@@ -123,9 +123,9 @@ class ModelConfig(Config):
 class DataConfig(Config):
     """Where images come from and how many.
 
-    `source` is `"phantom"` or what `readers.listing` takes: a manifest, a folder with one sub-folder a class, RadImageNet
-    (with its `subset`, such as `MR/brain`), a MedMNIST file. Of real images a share of `max_damaged` may be set aside.
-    For the phantom, `num_train` and `num_val` images follow `prior`; the test set has `num_test_per_class` of each.
+    `source` is `"phantom"` or what `readers.listing` takes, `subset` a part of it, such as `MR/brain` of RadImageNet.
+    Of real images a share of `max_damaged` may be set aside. For the phantom, `num_train` and `num_val` images follow
+    `prior`; the test set has `num_test_per_class` of each.
     """
 
     source: str = "phantom"
@@ -287,67 +287,3 @@ def profile(name: str) -> Profile:
     """The profile of that name; an unknown one is refused with the list of known ones."""
     one_of("profile", name, tuple(PROFILES))
     return PROFILES[name]
-
-
-# --------------------------------------------------------------------------------------------- experiment
-MOST_EPOCHS = 32                   # of a small data set, in place of the many that would make up for its size
-FEW_IMAGES = {"batch_size": 16, "lr": 1e-3, "shift": 0.06}   # for real images, seen often (chosen on validation)
-
-
-@dataclass(frozen=True)
-class Experiment(Config):
-    """One model, one data set, one recipe: everything that a trained run depends on."""
-
-    model: ModelConfig
-    data: DataConfig
-    training: TrainingConfig
-
-    def on(self, num_classes: int, num_train: int, keep_epochs: bool = False) -> Experiment:
-        """The same experiment on data whose classes and size are known by now.
-
-        As many images are seen in training, but none of them more than 32 times, or as often as the experiment has
-        it: a small set is soon known by heart. With `keep_epochs` each is seen just as often.
-        """
-        own = self.training.epochs
-        alike = max(1, round(self.data.num_train * own / num_train))
-        epochs = own if keep_epochs else min(alike, max(own, MOST_EPOCHS))
-        return self.replace(model=self.model.replace(num_classes=num_classes),
-                            training=self.training.replace(epochs=epochs))
-
-    @classmethod
-    def preset(cls, preset: str, model: str, seed: int = 0, profile: str | Profile | None = None,
-               **overrides: Any) -> Experiment:
-        """The experiment of a preset: its model, as many images and epochs as a profile gives, the one recipe; for
-        images from elsewhere than the phantom with `FEW_IMAGES`.
-
-        Args: `preset`: `"paper"`, `"small"` or `"smoke"`; `model`: one of `ALL_MODELS`; `seed` of the weights and of
-            the training (the images keep `data.seed`); `profile`: sizes of data and training, and its threads (by
-            default the sizes of the one that trains this preset, and all threads); `**overrides`: any field of the
-            three configurations, or an option of the mechanism. A field that several of them have (`img_size`,
-            `in_chans`) is set in each.
-        Raises: ValueError for an unknown preset, model, profile or value.
-        """
-        one_of("preset", preset, tuple(PRESETS))
-        size = profile if isinstance(profile, Profile) else PROFILES[_profile_name(preset, profile)]
-        shape = {name: PRESETS[preset][name] for name in ("img_size", "in_chans")}
-        data = shape | {name: getattr(size, name) for name in ("num_train", "num_val", "num_test_per_class")}
-        data |= _take(DataConfig, overrides)
-        threads = 0 if profile is None else size.threads
-        few = {} if overrides.get("source", "phantom") == "phantom" else FEW_IMAGES
-        training = {"epochs": size.epochs, "threads": threads, "seed": seed} | few | _take(TrainingConfig, overrides)
-        rest = {name: value for name, value in overrides.items()
-                if name in shape or name not in data and name not in training}
-        return cls(model_config(model, preset, seed=seed, **rest), DataConfig(**data), TrainingConfig(**training))
-
-
-def _profile_name(preset: str, name: str | None) -> str:
-    """The profile asked for, or the one whose chapters train this preset."""
-    if name is None:
-        return next(p.name for p in PROFILES.values() if p.preset == preset)
-    one_of("profile", name, tuple(PROFILES))
-    return name
-
-
-def _take(config: type, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The overrides that are fields of that configuration."""
-    return {f.name: overrides[f.name] for f in dataclasses.fields(config) if f.name in overrides}

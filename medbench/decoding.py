@@ -37,10 +37,11 @@ def opened(found: Listing, rows):
 
 def _open(found: Listing, row: int) -> Picture | str:
     """One picture, or why it is set aside. A missing package is raised: it is no fault of the image."""
+    path = found.table["path"].iloc[row]
     try:
-        picture = picture_of(found.arrays[row]) if found.arrays is not None else read_picture(found.table["path"].iloc[row])
+        picture = read_picture(path) if found.arrays is None else picture_of(found.arrays[row])
     except (ValueError, OSError) as error:
-        return str(error).removeprefix(repr(str(found.table["path"].iloc[row]))).strip()
+        return str(error).removeprefix(repr(str(path))).strip()
     return f"is blank, every pixel is {picture.grey.getextrema()[0]}" if picture.blank else picture
 
 
@@ -94,7 +95,8 @@ def refuse_lost_classes(found: Listing, labels: np.ndarray) -> None:
     """Raises ValueError where all training images of a class were set aside."""
     counts = np.bincount(labels, minlength=len(found.classes))
     if gone := [key for key, count in zip(found.classes, counts) if not count]:
-        raise ValueError(f"all training images of class {', '.join(map(repr, gone))} are damaged or blank; replace them")
+        raise ValueError(f"all training images of class {', '.join(map(repr, gone))} are damaged or blank; replace "
+                         f"them")
 
 
 def in_short(lost: list[tuple[str, str]]) -> str:
@@ -109,7 +111,8 @@ def said_of(arrays: dict, side: int, lost: list[tuple[str, str]]) -> tuple[tuple
     sides = np.concatenate([part["sides"] for part in arrays.values()])
     if small := int((sides < side).sum()):
         sizes = f"{sides.min()} px" if sides.min() == sides[sides < side].max() else f"{sides.min()} px or more"
-        caveats.append(f"{'images' if small == len(sides) else f'{small} of {len(sides)} images'} enlarged from {sizes}")
+        which = "images" if small == len(sides) else f"{small} of {len(sides)} images"
+        caveats.append(f"{which} enlarged from {sizes}")
     if twice := in_two_splits(arrays):
         caveats.append(f"{twice} images lie in more than one split, pixel by pixel")
     if lost:

@@ -19,7 +19,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from .checks import one_of
-from .config import ALL_MODELS, Experiment
+from .config import ALL_MODELS
+from .experiment import Experiment
 from .files import lock
 from .machine import ROOT, device_name, git_state, machine, versions
 from .records import COLUMNS, UNITS, Record, ResultFile, complaint, read, write

@@ -12,7 +12,8 @@ import torch
 import medbench as mb
 from medbench import machine, results
 from medbench.book import start
-from medbench.config import ALL_MODELS, DataConfig, Experiment, TrainingConfig
+from medbench.config import ALL_MODELS, DataConfig, TrainingConfig
+from medbench.experiment import Experiment
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 

@@ -101,13 +101,15 @@ def test_slices_or_patients_are_dealt_out():
         assert [len(part) for part in parts] == [140, 20, 40]
         assert sorted(np.concatenate([part.indices for part in parts])) == list(range(200))
         for part in parts:
-            assert (part.images == batch.images.numpy()[part.indices]).all() and (part.groups == part.indices // 5).all()
-            assert (part.labels == part.groups % 10).all()
+            assert (part.images == batch.images.numpy()[part.indices]).all()
+            assert (part.groups == part.indices // 5).all() and (part.labels == part.groups % 10).all()
         assert data.prior == pytest.approx(np.bincount(data.train.labels, minlength=10) / 140)
     groups = [set(part.groups) for part in (by_patient.train, by_patient.val, by_patient.test)]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    assert patients.shared(batch, patient, "patient", seed=0) == 0 < 20 < patients.shared(batch, patient, "slice", seed=0)
-    assert by_slice.fingerprint != by_patient.fingerprint != patients.divided(batch, patient, "patient", seed=1).fingerprint
+    assert patients.shared(batch, patient, "patient", seed=0) == 0
+    assert patients.shared(batch, patient, "slice", seed=0) > 20
+    other = patients.divided(batch, patient, "patient", seed=1)
+    assert len({by_slice.fingerprint, by_patient.fingerprint, other.fingerprint}) == 3
 
 
 def test_what_the_check_found_is_shown_from_records(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from medbench import commands, console, measuring, results
 from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
 
-LONG = ("book", "real-mri", "breastmnist", "ceiling", "peers", "scaling", "runtimes", "device-report")     # examples of minutes, hours
+LONG = ("book", "real-mri", "breastmnist", "ceiling", "peers", "scaling", "runtimes", "device-report")   # take long
 TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
@@ -98,7 +98,8 @@ def test_help_lists_the_commands_and_each_has_examples(capsys):
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
         assert re.search(rf"^  {name} .*\.$", overview, re.M), f"{name} has no short description that fits"
-        assert name in ("book", "data") or f"Examples:\n    python -m medbench {name}" in succeeds(capsys, name, "--help")
+        shown = succeeds(capsys, name, "--help")
+        assert name in ("book", "data") or f"Examples:\n    python -m medbench {name}" in shown
     assert "Examples:\n    python -m medbench train" in overview
 
 
@@ -273,20 +274,28 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
         main(["cost", "-m", "none", "--preset", "smoke"])
 
 
-def test_real_mri_is_scored_and_recorded(capsys, place, monkeypatch):
-    from medbench.book import real
-    from medbench.config import Experiment
+@pytest.mark.parametrize("of, file", [("MRI", "manifest.csv"), ("BREAST", "breastmnist.npz")])
+def test_real_images_are_scored_and_recorded(capsys, place, monkeypatch, of, file):
+    from medbench.book import benchmark, real
+    from medbench.experiment import Experiment
+    of = getattr(real, of)
 
-    def tiny(name, seed=0, device="auto"):
-        source = str(place / "manifest.csv")
+    def tiny(name, seed=0, device="auto", of=None):
+        source = str(place / file)
         return Experiment.preset("smoke", name, seed, source=source, device="cpu", num_train=6, epochs=1)
     monkeypatch.setattr(real, "experiment", tiny)
-    rows = real.record_real_mri(("none",), device="cpu", bootstrap=5)
+    rows = real.record_real(of, ("none",), device="cpu", bootstrap=5)
     assert [row["name"] for row in rows] == ["intensity_statistics", "thumbnails_28", "nearest_neighbour", "none"]
     table = results.load(results.results_root())
-    table = table[table.chapter == real.REAL]
-    assert set(table.source) == {real.SOURCE} and str(place) not in "".join(table.name)
+    table = table[table.chapter == of.chapter]
+    assert set(table[~table.quoted].source) == {of.source} and str(place) not in "".join(table.name)
     assert {"balanced_accuracy", "images", "training_seconds"} <= set(table.quantity)
+    assert set(table.name.str.split(".").str[0]) <= {of.name, "work0", place.name.lower()}
+    if of is real.BREAST:
+        shown = benchmark.beside_published(benchmark.real_records("cpu", of.chapter))
+        assert shown["from"].value_counts().to_dict() == {"published": 7, "here": 4}
+        assert shown.loc["google-automl-vision"].to_dict() == {"from": "published", "AUC": "0.919", "ACC": "0.861"}
+        assert "[" in shown.loc["none", "AUC"]
 
 
 def test_peers_are_timed_beside_ours_and_recorded(capsys, monkeypatch):

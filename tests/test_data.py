@@ -167,7 +167,8 @@ def test_manifest_keeps_splits_boxes_and_order(folder, tmp_path):
     assert found.test.boxes[0] == pytest.approx([0.5, 0.25, 0.24, np.nan], nan_ok=True)
     assert found.test.paths[0].endswith("a/24.png") and found.test.population is None and found.test.masks is None
     assert (found.test.images[0] == data.read_image(found.test.paths[0], 16)).all()
-    assert "No group" in found.notes[0] and found.caveats == found.test.caveats == ("no patient ids: slice-level split",)
+    assert "No group" in found.notes[0]
+    assert found.caveats == found.test.caveats == ("no patient ids: slice-level split",)
 
 
 def test_manifest_with_groups_says_whether_they_straddle(folder, tmp_path):

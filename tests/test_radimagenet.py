@@ -111,11 +111,11 @@ def test_doubles_across_class_folders_and_splits_are_reported(tree):
 
 @pytest.mark.parametrize("spoil, subset, error, words", [
     (lambda t: (t / "RadiologyAI_val.csv").unlink(), "", FileNotFoundError, "lacks RadiologyAI_val.csv.*beside"),
-    (lambda t: (t / "RadiologyAI_val.csv").write_text("file\nx\n"), "", ValueError, "columns file; wanted filename,label"),
+    (lambda t: (t / "RadiologyAI_val.csv").write_text("file\nx\n"), "", ValueError, "file; wanted filename,label"),
     (lambda t: (t / "RadiologyAI_val.csv").write_text("filename,label\nradiology_ai/x.png,x\n"), "", ValueError,
      "line 2: filename is.*wanted radiology_ai/<modality>"),
     (lambda t: None, "MR/knee", ValueError, "subset is 'MR/knee' but no image lies there; there are: MR/brain"),
-    (lambda t: (t / "radiology_ai/US/thyroid").rename(t / "gone"), "US", FileNotFoundError, "7 of 14 images.*are missing"),
+    (lambda t: (t / "radiology_ai/US/thyroid").rename(t / "gone"), "US", FileNotFoundError, "7 of 14 images"),
 ])
 def test_what_does_not_fit_is_named(tree, spoil, subset, error, words):
     spoil(tree)

@@ -7,6 +7,7 @@ from medbench.machine import ROOT
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = {info.name or info.callback.__name__.replace("_", "-") for info in app.registered_commands}
+COMMANDS |= {group.name for group in app.registered_groups}
 
 
 def test_it_is_short_and_says_what_it_has_to():

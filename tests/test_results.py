@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from medbench import machine, results
-from medbench.config import DataConfig, Experiment, ModelConfig, TrainingConfig
+from medbench.config import DataConfig, ModelConfig, TrainingConfig
+from medbench.experiment import Experiment
 from medbench.records import Record, read
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import medbench as mb
-from medbench import checkpoint, config, recipe, results, training
+from medbench import checkpoint, config, experiment, recipe, results, training
 from medbench.data import Data, Split
 
 TINY = config.TrainingConfig(epochs=3, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32")
@@ -334,34 +334,34 @@ def test_augmentation_mirrors_and_shifts_each_image_by_its_own_draw():
 
 
 def test_an_experiment_on_other_data_sees_as_many_images():
-    asked = config.Experiment.preset("small", "xca", profile="laptop")
+    asked = experiment.Experiment.preset("small", "xca", profile="laptop")
     want = asked.data.num_train * asked.training.epochs
     fitted = asked.on(num_classes=3, num_train=9000)
     assert abs(fitted.training.epochs * 9000 - want) <= 9000 / 2 and fitted.model.num_classes == 3
-    assert asked.on(num_classes=3, num_train=900).training.epochs == config.MOST_EPOCHS < want / 900
+    assert asked.on(num_classes=3, num_train=900).training.epochs == experiment.MOST_EPOCHS < want / 900
     assert asked.on(3, 2076, keep_epochs=True).training == asked.training
     for name in config.PROFILES:
-        asked = config.Experiment.preset("small", "xca", profile=name)
+        asked = experiment.Experiment.preset("small", "xca", profile=name)
         assert asked.on(10, asked.data.num_train) == asked
 
 
 def test_images_from_elsewhere_get_their_own_rate_and_shift_unless_asked_otherwise():
-    asked = config.Experiment.preset("small", "xca", source="scans/manifest.csv")
-    assert {name: getattr(asked.training, name) for name in config.FEW_IMAGES} == config.FEW_IMAGES
-    assert config.Experiment.preset("small", "xca", source="scans/manifest.csv", lr=2e-4).training.lr == 2e-4
-    assert config.Experiment.preset("small", "xca").training.lr == config.TrainingConfig().lr
+    asked = experiment.Experiment.preset("small", "xca", source="scans/manifest.csv")
+    assert {name: getattr(asked.training, name) for name in experiment.FEW_IMAGES} == experiment.FEW_IMAGES
+    assert experiment.Experiment.preset("small", "xca", source="scans/manifest.csv", lr=2e-4).training.lr == 2e-4
+    assert experiment.Experiment.preset("small", "xca").training.lr == config.TrainingConfig().lr
 
 
 def test_the_records_of_real_mri_are_those_of_the_command(monkeypatch, tmp_path):
     """`train --data manifest.csv` and chapter 10 train the same, but for the threads that each may use."""
     from medbench import commands
     from medbench.book import real
-    (tmp_path / real.MANIFEST).parent.mkdir()
+    (tmp_path / real.MRI.path).parent.mkdir()
     monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
     size = SimpleNamespace(notes=(), classes=("a", "b", "c"), train=range(2076))
     monkeypatch.setattr(commands, "load_data", lambda config: size)
     monkeypatch.setattr(commands, "_train", lambda experiment, data: experiment)
-    found, = commands.train(["xca"], "small", str(tmp_path / real.MANIFEST), None, 0, "cpu", {"threads": 1})
+    found, = commands.train(["xca"], "small", str(tmp_path / real.MRI.path), None, 0, "cpu", {"threads": 1})
     assert found == real.experiment("xca", device="cpu").on(3, 2076)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from .. import config, machine, metrics, recipe, results
 from .. import data as data_module
 from ..checks import one_of
+from ..experiment import Experiment
 from ..files import environment, progress
 from ..models import build_model
 from ..training import Run, fit, predict
@@ -34,7 +35,7 @@ KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
 class Trained:
     """One finished run: what was asked, what came of it, and its logits (n, k) on the test set, computed once."""
 
-    experiment: config.Experiment
+    experiment: Experiment
     run: Run
     logits: np.ndarray
 
@@ -88,7 +89,7 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train(exp: config.Experiment) -> np.ndarray:
+def _train(exp: Experiment) -> np.ndarray:
     """One training, in its own process; the run is left in the cache, its logits on the test set come back."""
     data = data_module.load_data(exp.data)
     run = fit(build_model(exp.model), data, exp.training, progress=False)

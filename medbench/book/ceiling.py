@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from .. import data, results
-from ..config import Experiment
+from ..experiment import Experiment
 from ..training import evaluate, fit
 
 CHAPTER = "10_ceiling"

@@ -10,7 +10,7 @@ import math
 
 from .. import cost, data, latency, mixing, phantom, results
 from ..attention import ATTENTION
-from ..config import Experiment
+from ..experiment import Experiment
 from .tables import of_one_device
 
 SLICE = {"class": "intra", "index": 10, "seed": 2022}          # the image that every mechanism chapter shows

@@ -36,11 +36,11 @@ def divided(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) ->
     rank = np.random.default_rng(seed).permutation(unit.max() + 1)[unit] / (unit.max() + 1)
     part = np.digitize(rank, ends)
     images, labels = batch.images.numpy(), batch.labels.numpy()
-    counts = np.bincount(labels[part == 0], minlength=len(phantom.CLASSES))
+    prior = np.bincount(labels[part == 0], minlength=len(phantom.CLASSES)) / (part == 0).sum()
 
     def split(number, name):
         rows = np.flatnonzero(part == number)
-        return Split(name, images[rows], labels[rows], rows, phantom.CLASSES, counts / counts.sum(), groups=patient[rows])
+        return Split(name, images[rows], labels[rows], rows, phantom.CLASSES, prior, groups=patient[rows])
     return Data(*(split(*pair) for pair in enumerate(names)),
                 fingerprint=fingerprint(hashlib.sha256(images).hexdigest(), labels.tolist(), part.tolist()))
 

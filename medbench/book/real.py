@@ -1,6 +1,6 @@
 """The records of real images: the eight models and the baselines on brain-tumor-mri and on BreastMNIST.
 
-What lives here, top to bottom: `RealSet`, what a data set is and what its results have to say; the two sets; the figures
+What lives here, top to bottom: `RealSet`, what a data set is and what its results have to say; the two sets; what was
 published for BreastMNIST; `record_real`, which `python -m medbench real-mri` and `breastmnist` call where the data are.
 `make book` never needs them: chapter 10 reads the committed records.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .. import baselines, data, results
-from ..config import ALL_MODELS, Experiment
+from ..config import ALL_MODELS
+from ..experiment import Experiment
 from ..training import evaluate
 from .benchmark import PUBLISHED, REAL, train_all
 
@@ -42,7 +43,7 @@ PUBLISHED_SCORES = {"resnet18-28": (0.901, 0.863), "resnet18-224": (0.891, 0.833
 
 
 def experiment(name: str, seed: int = 0, device: str = "auto", of: RealSet = MRI) -> Experiment:
-    """The experiment of `train --model NAME --preset small --data $MEDBENCH_DATA/...`, on one thread as in chapter 10."""
+    """The experiment of `train --model NAME --preset small --data ...`, on one thread as in chapter 10."""
     return Experiment.preset("small", name, seed, source=str(data.data_root() / of.path), device=device, threads=1)
 
 
@@ -76,7 +77,8 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
 
 def published_rows() -> list[dict]:
     """The published figures of BreastMNIST: their AUC is our macro AUROC, their ACC our top-1."""
-    about = {"unit": "1", "n": 156, "quoted": True, "source": "Yang et al. 2023, doi:10.1038/s41597-022-01721-8, table 4"}
+    source = "Yang et al. 2023, doi:10.1038/s41597-022-01721-8, table 4"
+    about = {"unit": "1", "n": 156, "quoted": True, "source": source}
     return [{"quantity": "published", "suffix": f"{name}.{quantity}", "value": value, **about,
              "context": {"method": name, "published_as": called}}
             for name, figures in PUBLISHED_SCORES.items()

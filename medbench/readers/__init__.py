@@ -36,8 +36,8 @@ def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = No
                                 f"columns path, label, split), a MedMNIST file (.npz) or medmnist:NAME, RadImageNet's "
                                 f"folder, or a folder with one sub-folder a class")
     if subset and not reader.HAS_SUBSETS:
-        raise ValueError(f"subset is {subset!r} but {str(source)!r} has no subsets; leave it out (RadImageNet has some, "
-                         f"such as MR/brain)")
+        raise ValueError(f"subset is {subset!r} but {str(source)!r} has no subsets; leave it out (RadImageNet has "
+                         f"some, such as MR/brain)")
     found = reader.read(str(source), subset, cache)
     _check(found, source)
     return found

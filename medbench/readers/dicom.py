@@ -44,7 +44,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
             raise ValueError(f"it has {file.NumberOfFrames} frames; wanted one slice a file")
         stored = pydicom.pixels.pixel_array(file)
         if stored.ndim == 3:
-            return stored.astype(np.uint8) if stored.dtype == np.uint8 else (stored >> (file.BitsStored - 8)).astype("u1")
+            return (stored >> max(file.BitsStored - 8, 0)).astype(np.uint8)
         grey = _windowed(pydicom, pydicom.pixels.apply_modality_lut(stored, file), file)
     except (pydicom.errors.InvalidDicomError, AttributeError, KeyError, RuntimeError, NotImplementedError, ValueError,
             TypeError, EOFError, OSError) as error:

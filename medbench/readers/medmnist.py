@@ -40,8 +40,8 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
             arrays.append(image)
     table = pandas.DataFrame(rows, columns=["path", "label", "split"])
     classes = tuple(info["label"][str(i)] for i in range(len(info["label"])))
-    note = (f"MedMNIST {info['python_class']}, {size} x {size} px, official split, licence {info['license']}. Its authors "
-            f"split by patient where they knew patients; that is taken as given.")
+    note = (f"MedMNIST {info['python_class']}, {size} x {size} px, official split, licence {info['license']}. Its "
+            f"authors' split is taken as given.")
     return Listing(table, (UNCHECKED,), (note,), classes=classes, arrays=arrays)
 
 
@@ -88,7 +88,8 @@ def _opened(own, split: str, folder: Path, size: int, download: bool, info: dict
         raise FileNotFoundError(f"{own.flag} could not be downloaded (is there a connection?); fetch {info[name]} "
                                 f"elsewhere and give that file as the data source") from error
     except (ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{own.flag} in {str(folder)!r} is no whole MedMNIST file ({error}); fetch it again") from error
+        raise ValueError(f"{own.flag} in {str(folder)!r} is no whole MedMNIST file ({error}); fetch it "
+                         f"again") from error
     if len(part.imgs) != info["n_samples"][split] or len(part.labels) != len(part.imgs):
         raise ValueError(f"{own.flag} in {str(folder)!r} has {len(part.imgs)} images in {split}; the official set has "
                          f"{info['n_samples'][split]}: fetch it again")

@@ -14,10 +14,12 @@ import numpy as np
 
 from . import dicom
 
+JPEG_NOISE = 8                 # grey levels by which channels of grey that was stored as colour may differ
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One image: `grey`, a PIL image in mode L; `mode` and `size` (width, height) of the file; whether it had colour."""
+    """One image: `grey`, a PIL image in mode L; `mode` and `size` (width, height) of the file; had it colour?"""
 
     grey: Any
     mode: str
@@ -96,7 +98,7 @@ def _coloured(image) -> bool:
     if image.mode in ("1", "L", "LA") or image.mode[0] in "IF":
         return False
     red, green, blue = image.convert("RGB").split()
-    return max(ImageChops.difference(red, green).getextrema()[1], ImageChops.difference(green, blue).getextrema()[1]) > 8
+    return any(ImageChops.difference(green, other).getextrema()[1] > JPEG_NOISE for other in (red, blue))
 
 
 def _stretched(array: np.ndarray):

@@ -48,8 +48,8 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     if not rows:
         near = sorted(part for part in parts_seen if part.startswith("/".join(prefix[:1]))) or sorted(parts_seen)
         raise ValueError(f"subset is {subset!r} but no image lies there; there are: {', '.join(near[:20])}")
-    note = (f"RadImageNet{f', {subset}' if subset else ''}: the class is the folder's name, as its authors spell it. They "
-            f"split by patient; that is taken as given.")
+    note = (f"RadImageNet{f', {subset}' if subset else ''}: the class is the folder's name, as its authors spell it. "
+            f"They split by patient; that is taken as given.")
     table = pandas.DataFrame(rows, columns=["path", "label", "split"])
     return Listing(table, (UNCHECKED,), (note,), where=f"they were looked for in {str(root)!r}")
 

@@ -32,8 +32,8 @@ def said_of(table, given: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Caveats for every result, and notes, on what the split of a table can and cannot say."""
     if "group" not in table.columns:
         made = "" if given else f" A hash of each image's name sends {SHARES}."
-        return (NO_GROUPS,), (f"No group (patient) is named, so images of one patient may lie on both sides of a split, "
-                              f"which inflates scores.{made}",)
+        return (NO_GROUPS,), (f"No group (patient) is named, so images of one patient may lie on both sides of a "
+                              f"split, which inflates scores.{made}",)
     count, shared = table["group"].nunique(), int((table.groupby("group")["split"].nunique() > 1).sum())
     if shared:
         text = f"{shared} of {count} groups (patients) have images in more than one split, which inflates scores"

@@ -18,8 +18,8 @@ class Head:
     """The heads of a batch while they are drawn. Maps are (n, H, W), one number a sample is (n, 1, 1).
 
     `x, y`: MNI mm under each pixel, before the lesion moves tissue. `depth`: mm inside the brain's hull.
-    `slices`: the atlas slice of each sample. `z`: its height in mm. `low`: true at the level of the sella. `centre`: the
-    atlas slice in which the patient's lesion was placed, the same for all slices of a patient.
+    `slices`: the atlas slice of each sample. `z`: its height in mm. `low`: true at the level of the sella.
+    `centre`: the atlas slice in which the patient's lesion was placed, the same for all slices of a patient.
     `pixel`: pixel size in mm. `rough, fine`: smooth random fields of unit variance, about 35 and 20 mm a wave.
     The tissue maps (after displacement) are there once the anatomy has been read: `white` (share of the solid tissue),
     `csf`, `ventricle` (distance in mm); and `grey_value` and `csf_value`, their brightness.
