@@ -52,13 +52,15 @@ class Score:
 class Scores:
     """Everything that `evaluate` finds: `overall[name]` (also `scores.name`), `per_class[key][name]`, `confusion`.
 
-    `confusion` (k, k) counts images: row the true class, column the decided one.
+    `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which go
+    into every record.
     """
 
     classes: tuple[str, ...]
     overall: dict[str, Score]
     per_class: dict[str, dict[str, Score]]
     confusion: np.ndarray
+    caveats: tuple[str, ...] = ()
 
     def __getattr__(self, name: str) -> Score:
         if not name.startswith("__") and name in self.overall:
@@ -77,22 +79,31 @@ class Scores:
         rows += [score.row(name, suffix=key, context={"class": key})
                  for key, scores in self.per_class.items() for name, score in scores.items()]
         about = {"rows": "true class", "columns": "decided class", "classes": list(self.classes)}
-        return [*rows, {"quantity": "confusion", "value": int(self.confusion.sum()), "unit": "1",
-                        "samples": self.confusion.ravel().tolist(), "context": about}]
+        rows.append({"quantity": "confusion", "value": int(self.confusion.sum()), "unit": "1",
+                     "samples": self.confusion.ravel().tolist(), "context": about})
+        return [with_caveats(row, self.caveats) for row in rows]
+
+
+def with_caveats(row: dict, caveats: tuple[str, ...]) -> dict:
+    """A record with what has to be said of its data, if anything."""
+    return row | {"context": row.get("context", {}) | {"caveats": list(caveats)}} if caveats else row
 
 
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
-    """Every score of a model on a split, with 95 % intervals from a bootstrap stratified by class.
+    """Every score of a model on a split, with 95 % intervals from a bootstrap: of images, stratified by class, or of
+    whole groups (patients) where the split names them.
 
-    Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`; `prior` (k,): class frequencies
-        behind the logits (default: the split's, those of training); `bootstrap`: resamples, 0 for no intervals.
+    Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`, and perhaps `groups` and
+        `caveats`; `prior` (k,): class frequencies behind the logits (default: the split's, those of training);
+        `bootstrap`: resamples, 0 for no intervals.
     Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class.
     Raises: ValueError for logits of another shape, or logits that are not finite.
     """
     task = Task(logits, split, prior)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
-    spread = _gather(task.statistics(counts) for counts in resamples(task.labels, bootstrap, seed))
+    draws = resamples(task.labels, bootstrap, seed, getattr(split, "groups", None))
+    spread = _gather(task.statistics(counts) for counts in draws)
     low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
                  for share in (2.5, 97.5))
     support = np.bincount(task.labels, minlength=task.k)
@@ -101,7 +112,8 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
     per_class = {key: {name: Score(float(point[name][c]), float(low[name][c]), float(high[name][c]), int(support[c]),
                                    task.why(name, point[name][c], key)) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
-    return Scores(task.classes, overall, per_class, task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int))
+    confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
+    return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())))
 
 
 def _gather(parts) -> dict[str, np.ndarray]:
@@ -119,17 +131,31 @@ def _percentile(samples, share: float, value):
 
 
 # --------------------------------------------------------------------------------------------- bootstrap
-def resamples(labels: np.ndarray, count: int, seed: int):
-    """How often each image is drawn, (R, n) float32 in chunks; every class keeps its number of images."""
+def resamples(labels: np.ndarray, count: int, seed: int, groups: np.ndarray | None = None):
+    """How often each image is drawn, (R, n) float32 in chunks.
+
+    Without `groups` every class keeps its number of images. With them (n,) whole groups are drawn, as many as there are:
+    the images of a patient are alike, and an interval that took them for independent would be too narrow (Field & Welsh
+    2007, J. R. Stat. Soc. B 69, 369-390). Classes then have as many images as their patients bring.
+    """
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    strata = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    of_image = None if groups is None else np.unique(groups, return_inverse=True)[1]
     for start in range(0, count, CHUNK):
-        drawn = np.zeros((min(CHUNK, count - start), len(labels)), np.float32)
-        for group in groups:
-            picks = rng.integers(len(group), size=(len(drawn), len(group)))
-            picks += len(group) * np.arange(len(drawn))[:, None]
-            drawn[:, group] = np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+        size = min(CHUNK, count - start)
+        if of_image is not None:
+            yield _drawn(rng, size, of_image.max() + 1)[:, of_image]
+            continue
+        drawn = np.zeros((size, len(labels)), np.float32)
+        for stratum in strata:
+            drawn[:, stratum] = _drawn(rng, size, len(stratum))
         yield drawn
+
+
+def _drawn(rng, count: int, n: int) -> np.ndarray:
+    """How often each of n things is among n draws with replacement, (count, n) float32."""
+    picks = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
+    return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------------- comparison
@@ -144,6 +170,7 @@ class Comparison:
     low: float
     high: float
     n: int
+    caveats: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -162,8 +189,9 @@ class Comparison:
         """One record in percentage points, with the sentence as its text."""
         about = {"first": self.first, "second": self.second, "verdict": self.verdict}
         points = {"value": 100 * self.difference, "low": 100 * self.low, "high": 100 * self.high}
-        return [{"quantity": f"{self.quantity}_difference", **points, "unit": "percentage point", "n": self.n,
-                 "text": self.sentence, "context": about}]
+        row = {"quantity": f"{self.quantity}_difference", **points, "unit": "percentage point", "n": self.n,
+               "text": self.sentence, "context": about}
+        return [with_caveats(row, self.caveats)]
 
 
 def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=("first", "second"),
@@ -180,10 +208,12 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
 
     def difference(counts):
         return tasks[0].statistic(quantity, counts) - tasks[1].statistic(quantity, counts)
-    spread = np.concatenate([difference(counts) for counts in resamples(tasks[0].labels, bootstrap, seed)])
-    low, high = np.percentile(spread, (2.5, 97.5))
+    draws = resamples(tasks[0].labels, bootstrap, seed, getattr(split, "groups", None))
+    spread = np.concatenate([difference(counts) for counts in draws])
+    low, high = np.nanpercentile(spread, (2.5, 97.5))                   # a class may be missing from drawn groups
     point = difference(np.ones((1, tasks[0].n)))[0]
-    return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n)
+    return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n,
+                      tuple(getattr(split, "caveats", ())))
 
 
 def sign_flip(differences) -> float:

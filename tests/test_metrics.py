@@ -200,3 +200,54 @@ def test_a_full_test_set_takes_seconds():
     began = time.process_time()
     metrics.evaluate(logits, split, bootstrap=200)
     assert time.process_time() - began < 4                        # 1,000 resamples within 20 s
+
+
+# --------------------------------------------------------------------------------------------- patients and caveats
+def hospital(seed, patients=60, each=8):
+    """Logits of two classes whose errors come from the patient: a patient's images are all right or all wrong."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(rng.integers(0, 2, patients), each)
+    right = np.repeat(rng.random(patients) < 0.7, each)
+    logits = np.eye(2)[np.where(right, labels, 1 - labels)] * 3.0
+    return logits, types.SimpleNamespace(labels=labels, classes=("a", "b"), prior=np.ones(2) / 2, population=None,
+                                         groups=np.repeat(rng.permutation(patients), each))
+
+
+def test_intervals_over_patients_cover_and_those_over_their_images_do_not():
+    covered = {"patients": 0, "images": 0}
+    for seed in range(120):
+        logits, split = hospital(seed)
+        for name in covered:
+            split.groups = split.groups if name == "patients" else None
+            found = metrics.evaluate(logits, split, bootstrap=200, seed=seed).balanced_accuracy
+            covered[name] += found.low <= 0.7 <= found.high
+    assert covered["patients"] >= 0.89 * 120 and covered["images"] <= 0.7 * 120
+
+
+def test_whole_patients_are_drawn_and_as_many_as_there_are():
+    labels, groups = np.array([0, 0, 1, 1, 1, 0, 1]), np.array([9, 9, 4, 4, 4, 7, 7])
+    counts = np.concatenate(list(metrics.resamples(labels, 250, 3, groups)))
+    assert counts.shape == (250, 7)
+    assert (counts[:, 0] == counts[:, 1]).all() and (counts[:, 2:5] == counts[:, 2:3]).all()
+    assert (counts[:, [0, 2, 5]].sum(1) == 3).all() and len(np.unique(counts[:, 0])) > 2
+    assert counts.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_a_comparison_draws_patients_too():
+    logits, split = hospital(1)
+    other = hospital(2)[0]
+    by_patient = metrics.compare(logits, other, split, bootstrap=300)
+    split.groups = None
+    by_image = metrics.compare(logits, other, split, bootstrap=300)
+    assert by_patient.difference == by_image.difference
+    assert by_patient.high - by_patient.low > 1.5 * (by_image.high - by_image.low)
+
+
+def test_what_has_to_be_said_goes_into_every_record():
+    logits, split = hospital(0)
+    plain = metrics.evaluate(logits, split, bootstrap=10).rows() + metrics.compare(logits, logits, split).rows()
+    assert not any("caveats" in row.get("context", {}) for row in plain)
+    split.caveats = ("no patient ids: slice-level split",)
+    rows = metrics.evaluate(logits, split, bootstrap=10).rows() + metrics.compare(logits, logits, split).rows()
+    assert len(rows) == len(plain) and all(row["context"]["caveats"] == list(split.caveats) for row in rows)
+    assert rows[-1]["context"]["first"] == "first"
