@@ -289,7 +289,7 @@ benchmark.beside_published(breast)
 # Ours lie below most of the published ones, and several lie below the nearest neighbour. That is no error of the reader:
 # it finds the official images and labels. It is what few images do to models without built-in knowledge of pictures.
 # Each of ours starts from random weights and sees only some hundred small images. The ResNet, whose convolutions look for
-# local patterns by construction, stands above most of the others here, which on the phantom it does not.
+# local patterns by construction, comes first of ours, with an interval that holds most of the others.
 #
 # The published figures have no intervals. Ours show how wide they would be: the test set has
 # {value}`edition/10_medmnist:breastmnist.softmax.top1|n` images. And remember from chapter 01 that some images stand in
