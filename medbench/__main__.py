@@ -276,6 +276,18 @@ def device_report(resume: Annotated[str, _option("--resume", metavar="DIR", help
     console.show(rows, form)
 
 
+@command("""survive --kills 50
+survive --kills 5 --seed 3 --record 10_survival""")
+def survive(kills: Annotated[int, _option("--kills", min=1, help="that have to land")] = 50, seed: Seed = 0,
+            record: Chapter = "", form: Form = "table"):
+    """Kill trainings and look how they end.
+
+    Small trainings are killed at random moments, started again until they are done, and compared with one that was not
+    killed: weights, optimiser, order of images and scores have to be the same to the last bit.
+    """
+    console.show(commands.survive(kills, seed, record or None), form)
+
+
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png
 explain 3f2a scan.png --method occlusion --target normal""")
 def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], method: Method = "integrated_gradients",

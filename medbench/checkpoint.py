@@ -1,18 +1,22 @@
 """A run's folder: what it holds while training, and when finished.
 
-What lives here, top to bottom: tensors to bytes and back; the state of an unfinished run; a finished run.
+What lives here, top to bottom: tensors to bytes and back; the states of an unfinished run; a finished run; refusing
+pickles.
 
-    run.json              what was trained, the history, `finished`; written last
-    model.safetensors     the chosen weights
-    state.json            while training: how far, and which tensors belong to it
-    state-<step>.safetensors
+    run.json                       what was trained, the history, `finished`; written last
+    model.safetensors              the chosen weights
+    state-<step>.safetensors       while training: everything that the next step depends on
+    state-<step>.json              how far, and the hash of these tensors; written after them
 
-Every file is written atomically and `state.json` and `run.json` name the hash of the tensors that they belong to, so
-that a run broken off at any moment is either found whole or goes on from the state before.
+Every file is written beside its place and moved there in one step. A state counts when its JSON is there and its
+tensors have the hash that stands in it, and the last two states are kept. So at any moment, whatever is killed or runs
+full, there is a complete one, and one that was damaged later has another before it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 import torch
@@ -21,12 +25,20 @@ from torch.optim import Optimizer
 
 from .files import read_json, sha256, write_bytes, write_json
 
+KEPT = 2                                                     # states of an unfinished run
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 
+
+# --------------------------------------------------------------------------------------------- tensors
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write tensors as safetensors; returns the file's hash."""
+    """Write tensors as safetensors; returns the file's hash.
+
+    Raises: OSError: they could not be written; what was there before is whole.
+    """
     from safetensors.torch import save
-    write_bytes(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
-    return sha256(path)
+    content = save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    write_bytes(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_tensors(path: Path, noted: str) -> dict[str, Tensor] | None:
@@ -35,28 +47,67 @@ def read_tensors(path: Path, noted: str) -> dict[str, Tensor] | None:
     return load_file(path) if path.is_file() and sha256(path) == noted else None
 
 
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A hash of names, shapes and bytes of tensors, in the order of their names."""
+    found = hashlib.sha256()
+    for name, t in sorted(tensors.items()):
+        plain = t.detach().cpu().contiguous()
+        found.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
+        found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def optimiser_tensors(optimiser: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as tensors, `<parameter>.<name>`."""
+    return {f"{index}.{name}": torch.as_tensor(value) for index, values in optimiser.state_dict()["state"].items()
+            for name, value in values.items()}
+
+
 # --------------------------------------------------------------------------------------------- unfinished
 def save_state(folder: Path, model: nn.Module, optimiser: Optimizer, best: dict[str, Tensor], info: dict) -> None:
-    """Keep everything that the next step depends on; `info["step"]` says how many steps are done."""
+    """Keep everything that the next step depends on; `info["step"]` says how many steps are done.
+
+    Raises: OSError: the disk is full, or not to be written; the states before are whole.
+    """
     state = {f"model.{name}": t for name, t in model.state_dict().items()}
     state |= {f"best.{name}": t for name, t in best.items()}
-    for index, values in optimiser.state_dict()["state"].items():
-        state |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in values.items()}
+    state |= {f"optimiser.{name}": t for name, t in optimiser_tensors(optimiser).items()}
+    state |= {f"random.{name}": t for name, t in random_states().items()}
     file = folder / f"state-{info['step']}.safetensors"
-    noted = write_tensors(file, state)
-    write_json(folder / "state.json", info | {"file": file.name, "sha256": noted})
-    for old in folder.glob("state-*.safetensors"):
-        if old != file:
-            old.unlink()
+    try:
+        noted = write_tensors(file, state)
+        write_json(file.with_suffix(".json"), info | {"sha256": noted})
+    except OSError as error:
+        kept = [_step(path) for path in _states(folder)]
+        raise OSError(error.errno, f"the state of step {info['step']} could not be written to {str(folder)!r} "
+                      f"({error.strerror or error}); make room or give permission and start again: "
+                      + (f"it goes on from step {kept[0]}" if kept else "it begins anew")) from error
+    for old in _states(folder)[KEPT:]:
+        _forget(old)
 
 
-def load_state(folder: Path, model: nn.Module, optimiser: Optimizer) -> tuple[dict | None, dict[str, Tensor]]:
-    """Put model and optimiser back where `save_state` left them; its `info` and best weights, or (None, {})."""
-    info = read_json(folder / "state.json")
-    tensors = info and read_tensors(folder / info["file"], info["sha256"])
-    if not tensors:
-        return None, {}
-    parts: dict[str, dict] = {"model": {}, "best": {}, "optimiser": {}}
+def load_state(folder: Path, model: nn.Module,
+               optimiser: Optimizer) -> tuple[dict | None, dict[str, Tensor], list[str]]:
+    """Put model, optimiser and random states back where the last whole state left them.
+
+    Returns: its `info`, the best weights so far, and a sentence on each state that is damaged; (None, {}, ...) where
+        there is no whole one.
+    """
+    said = []
+    for left in folder.glob(".state-*"):                                  # half written when a process was killed
+        left.unlink(missing_ok=True)
+    for file in _states(folder):
+        info = read_json(file)
+        tensors = info and read_tensors(file.with_suffix(".safetensors"), info["sha256"])
+        if tensors:
+            return info, _put_back(tensors, model, optimiser), said
+        said.append(f"the state of step {_step(file)} is damaged and was passed over")
+    return None, {}, said
+
+
+def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
+    """Load a state's tensors; returns the best weights among them."""
+    parts: dict[str, dict] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
@@ -66,17 +117,52 @@ def load_state(folder: Path, model: nn.Module, optimiser: Optimizer) -> tuple[di
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return info, parts["best"]
+    set_random_states(parts["random"])
+    return parts["best"]
+
+
+def random_states() -> dict[str, Tensor]:
+    """torch's random states as tensors: of the CPU, and of each GPU that is in use."""
+    found = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        found |= {f"cuda{i}": t for i, t in enumerate(torch.cuda.get_rng_state_all())}
+    return found
+
+
+def set_random_states(states: dict[str, Tensor]) -> None:
+    """Put `random_states` back; a GPU that is not here is left out."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    for i in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        if f"cuda{i}" in states:
+            torch.cuda.set_rng_state(states[f"cuda{i}"], i)
+
+
+def _states(folder: Path) -> list[Path]:
+    """The JSON files of all states, the latest first."""
+    found = [path for path in folder.glob("state-*.json") if re.fullmatch(r"state-\d+", path.stem)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("state-"))
+
+
+def _forget(file: Path) -> None:
+    """Remove a state, its JSON first: tensors without one do not count."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------- finished
 def save_run(folder: Path, weights: dict[str, Tensor], info: dict) -> None:
-    """Turn the folder into a finished run and drop the state that led there."""
+    """Turn the folder into a finished run and drop the states that led there."""
     noted = write_tensors(folder / "model.safetensors", weights)
     write_json(folder / "run.json", info | {"finished": True, "sha256": noted})
-    (folder / "state.json").unlink(missing_ok=True)
-    for old in folder.glob("state-*.safetensors"):
-        old.unlink()
+    for file in _states(folder):
+        _forget(file)
+    for left in folder.glob("state-*.safetensors"):                       # of a writer that was killed
+        left.unlink(missing_ok=True)
 
 
 def load_run(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
@@ -86,3 +172,12 @@ def load_run(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
         return None
     weights = read_tensors(folder / "model.safetensors", info["sha256"])
     return (info, weights) if weights else None
+
+
+# --------------------------------------------------------------------------------------------- pickles
+def refuse_pickle(path: Path) -> None:
+    """Raises ValueError for a file that would have to be unpickled: reading one runs whatever code is in it."""
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() in PICKLES:
+        raise ValueError(f"{str(path)!r} is a pickle, and reading a pickle runs any code that somebody put into it; "
+                         f"medbench reads safetensors alone: convert it where you trust it, or train again")

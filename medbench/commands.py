@@ -144,6 +144,21 @@ def _said(data) -> dict:
     return {"caveats": "; ".join(data.caveats)} if data.caveats else {}
 
 
+def survive(kills: int, seed: int, chapter: str | None) -> list[dict]:
+    """Kill trainings and compare their ends; one row. Raises: RuntimeError: one of them ended otherwise."""
+    from .survival import survive
+    to = results.here(chapter) if chapter else None
+    outcome = survive(kills, seed=seed)
+    if to:
+        results.record("survival", outcome, to=to)
+    print(outcome.conclusion, file=sys.stderr)
+    if outcome.different:
+        raise RuntimeError(f"{len(outcome.different)} of {outcome.runs} trainings ended otherwise after a kill: "
+                           f"{'; '.join(outcome.different)}")
+    return [{"kills": outcome.kills, "trainings": outcome.runs, "resumed": outcome.resumed,
+             "while_writing": outcome.writing, "different": 0}]
+
+
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
     """Scores of runs, and of the baselines if asked for, on the test set; one row each."""

@@ -25,7 +25,8 @@ SETTINGS = ("faithful", "seed")
 STEMS = ("patch", "conv")
 PRIORS = ("study", "sqrt", "uniform")
 PRECISIONS = ("auto", "float32", "bfloat16")
-LOSSES = ("cross_entropy", "class_weights", "logit_adjustment")
+LOSSES = ("cross_entropy", "class_weights", "logit_adjustment", "focal")
+SAMPLINGS = ("as_is", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -158,8 +159,10 @@ class DataConfig(Config):
 class TrainingConfig(Config):
     """The one recipe for every model: AdamW, warm-up, cosine, clipping, flips and shifts.
 
-    `samples_seen = num_train * epochs`. `threads` is part of the fingerprint because the last bits of a
-    sum depend on how it is split. `threads=0` means all cores of the machine.
+    `samples_seen = num_train * epochs`. `threads` and `processes` are part of the fingerprint because the last bits of
+    a sum depend on how it is split. `threads=0` means all cores of the machine, shared by the processes on it.
+    `batch_size` is that of all processes together. `micro_batch`: images that one process takes at once, 0 for all of
+    its share; where memory runs out it is halved, and the gradient stays that of the whole batch.
     """
 
     epochs: int = 3
@@ -172,10 +175,14 @@ class TrainingConfig(Config):
     clip_grad: float = 1.0
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
+    focal_gamma: float = 2.0
+    sampling: str = "as_is"
     flip: float = 0.5
     shift: float = 0.01
     precision: str = "auto"
     threads: int = 0
+    processes: int = 1
+    micro_batch: int = 0
     device: str = "auto"
     seed: int = 0
 
@@ -192,10 +199,17 @@ class TrainingConfig(Config):
         in_range("warmup", self.warmup, 0, 1)
         in_range("weight_decay", self.weight_decay, 0)
         in_range("clip_grad", self.clip_grad, 0)
+        in_range("focal_gamma", self.focal_gamma, 0)
         in_range("flip", self.flip, 0, 1)
         in_range("shift", self.shift, 0, 0.5)
         whole("threads", self.threads, 0)
+        whole("processes", self.processes)
+        whole("micro_batch", self.micro_batch, 0)
+        if self.batch_size < self.processes:
+            raise ValueError(f"batch_size is {self.batch_size} for {self.processes} processes; give each at least one "
+                             f"image, for it is the batch of all together")
         one_of("loss", self.loss, LOSSES)
+        one_of("sampling", self.sampling, SAMPLINGS)
         one_of("precision", self.precision, PRECISIONS)
         one_of("device", self.device.split(":")[0], DEVICES)
 

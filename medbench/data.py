@@ -102,7 +102,7 @@ class Data:
     @property
     def caveats(self) -> tuple[str, ...]:
         """Short sentences that go with every result on these data."""
-        return self.test.caveats
+        return self.train.caveats
 
     @property
     def class_counts(self) -> dict[str, int]:

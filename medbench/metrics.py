@@ -52,8 +52,8 @@ class Score:
 class Scores:
     """Everything that `evaluate` finds: `overall[name]` (also `scores.name`), `per_class[key][name]`, `confusion`.
 
-    `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which go
-    into every record.
+    `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which
+    go into every record.
     """
 
     classes: tuple[str, ...]
@@ -134,9 +134,9 @@ def _percentile(samples, share: float, value):
 def resamples(labels: np.ndarray, count: int, seed: int, groups: np.ndarray | None = None):
     """How often each image is drawn, (R, n) float32 in chunks.
 
-    Without `groups` every class keeps its number of images. With them (n,) whole groups are drawn, as many as there are:
-    the images of a patient are alike, and an interval that took them for independent would be too narrow (Field & Welsh
-    2007, J. R. Stat. Soc. B 69, 369-390). Classes then have as many images as their patients bring.
+    Without `groups` every class keeps its number of images. With them (n,) whole groups are drawn, as many as there
+    are: the images of a patient are alike, and an interval that took them for independent would be too narrow (Field &
+    Welsh 2007, J. R. Stat. Soc. B 69, 369-390). Classes then have as many images as their patients bring.
     """
     rng = np.random.default_rng(seed)
     strata = [np.flatnonzero(labels == c) for c in np.unique(labels)]

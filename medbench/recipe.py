@@ -1,13 +1,14 @@
 r"""The parts of the one recipe that every model is trained by; `training` puts them together.
 
-What lives here, top to bottom: what `"auto"` and 0 stand for; the learning rate; the optimiser; the loss; flips and
-shifts, each drawn from (seed, epoch, image) alone.
+What lives here, top to bottom: what `"auto"` and 0 stand for; the learning rate; the optimiser; the order of images;
+the loss; flips and shifts, each drawn from (seed, epoch, image) alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 
 import numpy as np
 import torch
@@ -27,7 +28,13 @@ def resolve(config: TrainingConfig) -> TrainingConfig:
     """
     device = resolve_device(config.device)
     precision = config.precision if config.precision != "auto" else best_precision(device)
-    return config.replace(device=str(device), threads=config.threads or cores(), precision=precision)
+    count = config.threads or max(1, cores() // min(config.processes, processes_here()))
+    return config.replace(device=str(device), threads=count, precision=precision)
+
+
+def processes_here() -> int:
+    """How many processes torchrun started on this machine; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def best_precision(device: torch.device) -> str:
@@ -74,21 +81,63 @@ def optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
 
 
-# --------------------------------------------------------------------------------------------- loss
-def loss_function(config: TrainingConfig, prior: np.ndarray, device: torch.device):
-    r"""(logits, labels) -> mean loss: cross-entropy, weighted by $1/\pi_c$, or of $z + \log\pi$ (Menon et al. 2021)."""
-    log_prior = torch.as_tensor(np.log(prior), dtype=torch.float32, device=device)
-    weight = torch.exp(-log_prior) / len(prior) if config.loss == "class_weights" else None
-    shift = log_prior if config.loss == "logit_adjustment" else 0.0
+# --------------------------------------------------------------------------------------------- the order of images
+def order(labels: np.ndarray, epoch: int, config: TrainingConfig) -> np.ndarray:
+    """Which image comes when in an epoch, (n,), from (seed, epoch) alone.
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits.float() + shift, labels, weight, label_smoothing=config.label_smoothing)
-    return loss
+    `as_is`: each image once. `balanced`: n draws with replacement in which every class is as frequent as any other.
+    """
+    rng = np.random.default_rng([config.seed, epoch])
+    if config.sampling == "as_is":
+        return rng.permutation(len(labels))
+    counts = np.bincount(labels)
+    weight = 1 / counts[labels]
+    return rng.choice(len(labels), len(labels), p=weight / weight.sum())
+
+
+# --------------------------------------------------------------------------------------------- loss
+class Loss:
+    r"""The loss of a batch, also where it is computed in parts.
+
+    A batch's loss is $\sum_i w_i \ell_i / \sum_i w_i$. `cross_entropy`: $\ell = -\log p_y$, $w = 1$. `class_weights`:
+    $w = 1 / (k \pi_y)$. `logit_adjustment`: the cross-entropy of $z + \log\pi$ (Menon et al. 2021,
+    arXiv:2007.07314, eq. 10). `focal`: $\ell = -(1 - p_y)^\gamma \log p_y$ (Lin et al. 2017, arXiv:1708.02002, eq. 4).
+    $\pi$: class frequencies in training, k classes.
+    """
+
+    def __init__(self, config: TrainingConfig, prior: np.ndarray, device: torch.device):
+        log_prior = torch.as_tensor(np.log(prior), dtype=torch.float32, device=device)
+        self.weight = torch.exp(-log_prior) / len(prior) if config.loss == "class_weights" else None
+        self.shift = log_prior if config.loss == "logit_adjustment" else 0.0
+        self.gamma = config.focal_gamma if config.loss == "focal" else None
+        self.smoothing = config.label_smoothing
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a whole batch."""
+        return self.sum(logits, labels) / self.total(labels)
+
+    def sum(self, logits: Tensor, labels: Tensor) -> Tensor:
+        r"""$\sum_i w_i \ell_i$ of some images of a batch."""
+        z = logits.float() + self.shift
+        if self.gamma is None:
+            return F.cross_entropy(z, labels, self.weight, reduction="sum", label_smoothing=self.smoothing)
+        each = F.cross_entropy(z, labels, reduction="none", label_smoothing=self.smoothing)
+        chance = F.log_softmax(z, 1).gather(1, labels[:, None])[:, 0].exp()
+        return ((1 - chance) ** self.gamma * each).sum()
+
+    def total(self, labels: Tensor) -> Tensor | int:
+        r"""$\sum_i w_i$ of a whole batch."""
+        return len(labels) if self.weight is None else self.weight[labels].sum()
 
 
 def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
-    """Class frequencies that the trained logits assume: training's, or equal ones where the loss evens them out."""
-    return np.asarray(prior) if config.loss == "cross_entropy" else np.full(len(prior), 1 / len(prior))
+    """Class frequencies that the trained logits assume: training's, or equal ones where loss or sampling evens them.
+
+    The focal loss evens nothing out, but its probabilities are not calibrated either: what it assumes is taken to be
+    training's.
+    """
+    evened = config.loss in ("class_weights", "logit_adjustment") or config.sampling == "balanced"
+    return np.full(len(prior), 1 / len(prior)) if evened else np.asarray(prior)
 
 
 def start_at_prior(model: nn.Module, prior_behind: np.ndarray) -> None:

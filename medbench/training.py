@@ -1,18 +1,18 @@
 """`fit`: one recipe for every model.
 
-What lives here, top to bottom: `Run`; `fit` and its checks; `load_run`; the loop. `recipe` has the parts, `checkpoint`
-the files; `predict` and `evaluate` are those of `inference`.
+What lives here, top to bottom: `Run`; `fit` and its checks; `load_run`. `loop` has the steps, `recipe` their parts,
+`checkpoint` the files; `predict` and `evaluate` are those of `inference`.
 
 The recipe: AdamW, linear warm-up and cosine, clipped gradients, flips and shifts, bf16 where that is faster. The order
-of images, their augmentation and dropout depend on (seed, epoch, step) alone, so a run that was broken off continues
-to the very same weights, given the same number of threads. The weights of the best epoch on validation are kept.
+of images, their augmentation and dropout depend on (seed, epoch, step) alone, so a run that was broken off, by a kill
+or a power cut too, continues to the very same weights on the same machine, given the same number of threads. The
+weights of the best epoch on validation are kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,20 +20,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import checkpoint, recipe
+from . import checkpoint, distributed, recipe
 from .config import ModelConfig, TrainingConfig, fingerprint
-from .data import Data, Split, to_input
-from .files import cache_dir, lock, read_json, write_json
-from .files import progress as bar
-from .inference import evaluate, in_chans, predict
-from .scoring import Task
+from .data import Data
+from .files import cache_dir, read_json
+from .inference import evaluate, predict
+from .loop import SELECTION, Loop, validation_scores
 
-__all__ = ["RECIPE_VERSION", "Run", "evaluate", "fit", "load_run", "predict"]
+__all__ = ["RECIPE_VERSION", "SELECTION", "Run", "evaluate", "fit", "load_run", "predict", "validation_scores"]
 
 RECIPE_VERSION = 6                 # raise it when a change to the code changes what is trained
-CHECKPOINT_SECONDS = 30.0
-SELECTION = "val_macro_auroc"      # what chooses the epoch
-CHECK_STEPS = 20                   # how often the loss is looked at
 
 
 @dataclass
@@ -41,7 +37,9 @@ class Run:
     """A trained model and how it came about.
 
     `prior` (k,): class frequencies behind its logits. `history`: one dict an epoch. `loaded`: it was trained before.
-    `images`: the fingerprint of the data. `recipe_version`: of the code that trained it.
+    `images`: the fingerprint of the data. `recipe_version`: of the code that trained it. `digests`: hashes of the last
+    weights, the optimiser's last state and the order of images, by which two runs can be told to be the same.
+    `caveats`: what has to be said of the data. `notes`: what happened on the way, such as a damaged checkpoint.
     """
 
     model: nn.Module
@@ -58,6 +56,10 @@ class Run:
     loaded: bool = False
     images: str = ""
     recipe_version: int = RECIPE_VERSION
+    micro_batch: int = 0
+    digests: dict[str, str] = field(default_factory=dict)
+    caveats: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -66,7 +68,9 @@ class Run:
 
     def rows(self) -> list[dict]:
         """Records: time, samples and the chosen epoch."""
-        about = {"context": {"threads": self.training.threads, "precision": self.training.precision}}
+        about = {"context": {"threads": self.training.threads, "precision": self.training.precision}
+                 | ({"micro_batch": self.micro_batch} if self.micro_batch else {})
+                 | ({"caveats": list(self.caveats)} if self.caveats else {})}
         return [{"quantity": "training_seconds", "value": self.seconds, "unit": "s", **about},
                 {"quantity": "training_cpu_seconds", "value": self.cpu_seconds, "unit": "s", **about},
                 {"quantity": "training_rate", "value": self.samples_seen / self.seconds, "unit": "images/s", **about},
@@ -76,7 +80,8 @@ class Run:
 
 
 # --------------------------------------------------------------------------------------------- fit
-def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, progress: bool = True) -> Run:
+def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, progress: bool = True,
+        workers: int = 0) -> Run:
     """Train a model by the recipe, go on where a broken-off run stopped, or load what is finished.
 
     Args:
@@ -85,35 +90,47 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
         training: the recipe's numbers.
         cache: folder for runs and checkpoints in place of the default one.
         progress: a bar with loss, rate and time left in the terminal.
+        workers: processes that prepare batches ahead; any number gives the same run.
     Returns: `Run`.
     Raises:
-        ValueError: model and data do not fit; RuntimeError: `cuda` without a GPU; FloatingPointError: the loss became
-        NaN or infinite (nothing is kept as finished).
+        ValueError: model and data do not fit. RuntimeError: `cuda` without a GPU, or another number of processes than
+        was asked for. OSError: a checkpoint could not be written; the one before is whole. FloatingPointError: the loss
+        became NaN or infinite; `failure.json` in the run's folder tells where, and nothing is kept as finished.
     """
     config = recipe.resolve(training)
     _check(model, data)
+    world = distributed.world(config)
     key = fingerprint(RECIPE_VERSION, _identity(model), data.fingerprint, config)
     folder = cache_dir(cache) / "runs" / key
     model.decision_prior = recipe.prior_behind(config, data.prior)
-    with lock(folder):
-        run = Run(model, key, folder, config, model.decision_prior, data.classes, images=data.fingerprint)
+    run = Run(model, key, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
+              caveats=data.caveats)
+    with world.alone_in(folder):
         done = checkpoint.load_run(folder)
+        run.loaded = done is not None
         if done is None:
-            gpus = [torch.device(config.device).index or 0] if config.device.startswith("cuda") else []
+            gpus = [world.device] if world.device.type == "cuda" else []
             with recipe.threads(config.threads), torch.random.fork_rng(gpus):
-                _Loop(run, data, progress).train()
-            done = checkpoint.load_run(folder)
-        else:
-            run.loaded = True
-    model.to(config.device)
+                notes = Loop(model, data, config, folder, world, workers, progress).train(_about(run))
+            run.notes = tuple(notes)
+    done = checkpoint.load_run(folder)
+    model.to(world.device)
     return _filled(run, *done)
+
+
+def _about(run: Run) -> dict:
+    """What a finished run's file says besides what the loop counted."""
+    return {"fingerprint": run.fingerprint, "recipe_version": RECIPE_VERSION, "classes": run.classes,
+            "model": _description(run.model), "training": dataclasses.asdict(run.training), "data": run.images,
+            "prior": run.prior.tolist(), "caveats": list(run.caveats)}
 
 
 def _filled(run: Run, info: dict, weights: dict) -> Run:
     """The run with what its folder tells."""
     run.model.load_state_dict(weights)
     run.model.eval()
-    for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen", "recipe_version"):
+    for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen", "recipe_version", "micro_batch",
+                 "digests"):
         setattr(run, name, info[name])
     return run
 
@@ -155,6 +172,7 @@ def load_run(directory) -> Run:
     """
     from .models import build_model
     folder = Path(directory)
+    checkpoint.refuse_pickle(folder)
     note = read_json(folder / "run.json")
     if note is None:
         raise FileNotFoundError(f"{str(folder)!r} has no readable run.json; wanted the folder of a finished run")
@@ -170,128 +188,6 @@ def load_run(directory) -> Run:
     model = build_model(ModelConfig(**info["model"]))
     model.decision_prior = np.array(info["prior"])
     run = Run(model, info["fingerprint"], folder, TrainingConfig(**info["training"]), model.decision_prior,
-              tuple(info["classes"]), loaded=True, images=info["data"])
+              tuple(info["classes"]), loaded=True, images=info["data"],
+              caveats=tuple(info["caveats"]))
     return _filled(run, *done)
-
-
-def validation_scores(logits: np.ndarray, split: Split, prior: np.ndarray) -> dict[str, float]:
-    """Loss, balanced accuracy and macro AUROC on validation; the last two over the classes that are there."""
-    found = Task(logits, split, prior).statistics(np.ones((1, len(split))))
-    z = torch.from_numpy(logits).double()
-    loss = nn.functional.cross_entropy(z, torch.from_numpy(np.array(split.labels)))
-    return {"val_loss": float(loss), "val_balanced_accuracy": float(np.nanmean(found["sensitivity"])),
-            "val_macro_auroc": float(np.nanmean(found["auroc"]))}
-
-
-# --------------------------------------------------------------------------------------------- the loop
-class _Loop:
-    """One training, from wherever it stands to its end."""
-
-    def __init__(self, run: Run, data: Data, progress: bool):
-        self.run, self.data, self.config, self.progress = run, data, run.training, progress
-        self.device = torch.device(self.config.device)
-        self.model = run.model.to(self.device)
-        self.images = torch.from_numpy(np.array(data.train.images)).to(self.device)
-        self.labels = torch.from_numpy(np.array(data.train.labels)).to(self.device)
-        self.per_epoch = -(-len(data.train) // self.config.batch_size)
-        self.steps = self.per_epoch * self.config.epochs
-        self.optimiser = recipe.optimiser(self.model, self.config)
-        self.loss = recipe.loss_function(self.config, data.prior, self.device)
-        self.in_chans = in_chans(self.model, data.train)
-        self.name = getattr(getattr(self.model, "config", None), "name", type(self.model).__name__)
-        self.info = {"step": 0, "loss_sum": 0.0, "seconds": 0.0, "cpu_seconds": 0.0, "history": [], "best_epoch": 0}
-        self.best: dict[str, torch.Tensor] = {}
-
-    def train(self) -> None:
-        """All epochs that are left; the folder then holds a finished run."""
-        found, best = checkpoint.load_state(self.run.directory, self.model, self.optimiser)
-        if not found:
-            recipe.start_at_prior(self.model, self.run.prior)
-        else:
-            self.info, self.best = {name: found[name] for name in self.info}, best
-        self.saved = self.began = time.perf_counter()
-        self.cpu_began = time.process_time()
-        size, done = len(self.data.train), self.info["step"]
-        seen = done // self.per_epoch * size + done % self.per_epoch * self.config.batch_size
-        with bar(self.config.epochs * size, f"training {self.name}", "img", self.progress, seen) as self.bar:
-            while self.info["step"] < self.steps:
-                self._epoch(self.info["step"] // self.per_epoch)
-        about = {"fingerprint": self.run.fingerprint, "recipe_version": RECIPE_VERSION, "classes": self.data.classes,
-                 "model": _description(self.model), "training": dataclasses.asdict(self.config),
-                 "data": self.data.fingerprint, "prior": self.run.prior.tolist(),
-                 "samples_seen": size * self.config.epochs}
-        self._note_time()
-        checkpoint.save_run(self.run.directory, self.best, {**self.info, **about})
-
-    def _epoch(self, epoch: int) -> None:
-        """The steps of one epoch that are left, then validation."""
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.data.train))
-        self.model.train()
-        total = torch.tensor(self.info["loss_sum"], dtype=torch.float64, device=self.device)
-        for step in range(self.info["step"], (epoch + 1) * self.per_epoch):
-            first = (step - epoch * self.per_epoch) * self.config.batch_size
-            batch = order[first : first + self.config.batch_size]
-            loss = self._step(step, epoch, batch)
-            total += loss.detach() * len(batch)
-            self.bar.update(len(batch))
-            if step % CHECK_STEPS == 0 or step + 1 == (epoch + 1) * self.per_epoch:
-                self._look(total, loss, epoch, step)
-            self.info["step"] = step + 1
-            if time.perf_counter() - self.saved > CHECKPOINT_SECONDS:
-                self._look(total, loss, epoch, step)
-                self._save(total.item())
-        self._validate(epoch, total.item() / len(order))
-        self._save(0.0)
-
-    def _step(self, step: int, epoch: int, batch: np.ndarray) -> torch.Tensor:
-        """One batch: forward, backward, clip, update."""
-        torch.manual_seed(self.config.seed * 1_000_003 + step)                      # dropout and drop path
-        rate = recipe.learning_rate(step, self.steps, self.config)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        where = torch.from_numpy(batch).to(self.device)
-        images = to_input(recipe.augment(self.images[where], batch, epoch, self.config), self.in_chans)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            logits = self.model(images)
-        loss = self.loss(logits, self.labels[where])
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip_grad:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
-        self.optimiser.step()
-        return loss
-
-    def _look(self, total: torch.Tensor, loss: torch.Tensor, epoch: int, step: int) -> None:
-        """Show the loss; stop where it is no number."""
-        if not torch.isfinite(total):
-            reason = (f"training {self.name} stopped in epoch {epoch + 1}, step {step + 1}: the loss became NaN or "
-                      f"infinite. Use a lower lr (now {self.config.lr:g}), a longer warmup or precision='float32'")
-            write_json(self.run.directory / "run.json", {"finished": False, "reason": reason})
-            raise FloatingPointError(reason)
-        self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-
-    def _validate(self, epoch: int, loss: float) -> None:
-        """Score the epoch on validation; keep its weights if it is the best so far."""
-        logits = predict(self.model, self.data.val, precision=self.config.precision)
-        if not np.isfinite(logits).all():
-            self._look(torch.tensor(torch.nan), torch.tensor(torch.nan), epoch, self.info["step"] - 1)
-        scores = validation_scores(logits, self.data.val, self.run.prior)
-        history = self.info["history"]
-        seen = (epoch + 1) * len(self.data.train)
-        history.append({"epoch": epoch + 1, "samples_seen": seen, "loss": loss, **scores})
-        best = max(history, key=lambda epoch: (epoch[SELECTION], epoch["epoch"]))
-        if best is history[-1]:
-            self.info["best_epoch"] = epoch + 1
-            self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
-
-    def _save(self, loss_sum: float) -> None:
-        self._note_time()
-        self.info["loss_sum"] = loss_sum
-        checkpoint.save_state(self.run.directory, self.model, self.optimiser, self.best, self.info)
-        self.saved = time.perf_counter()
-
-    def _note_time(self) -> None:
-        now, cpu = time.perf_counter(), time.process_time()
-        self.info["seconds"] += now - self.began
-        self.info["cpu_seconds"] += cpu - self.cpu_began
-        self.began, self.cpu_began = now, cpu

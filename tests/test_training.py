@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import medbench as mb
-from medbench import checkpoint, config, experiment, recipe, results, training
+from medbench import checkpoint, config, experiment, loop, recipe, results, training
 from medbench.data import Data, Split
 
 TINY = config.TrainingConfig(epochs=3, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32")
@@ -57,14 +57,14 @@ def test_a_model_learns_and_is_scored(data, tmp_path):
 @pytest.mark.parametrize("stop", [1, 4, 6, 11, 17])
 def test_an_interrupted_run_ends_with_the_very_same_weights(data, tmp_path, monkeypatch, stop):
     whole = training.fit(net(), data, TINY, cache=tmp_path / "whole", progress=False)
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    step = training._Loop._step
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    step = loop.Loop._step
 
     def stops(self, number, *rest):
         if number == stop:
             raise KeyboardInterrupt
         return step(self, number, *rest)
-    monkeypatch.setattr(training._Loop, "_step", stops)
+    monkeypatch.setattr(loop.Loop, "_step", stops)
     with pytest.raises(KeyboardInterrupt):
         training.fit(net(), data, TINY, cache=tmp_path / "parts", progress=False)
     torch.manual_seed(99)                                                   # the outer generator has no part in it
@@ -73,7 +73,7 @@ def test_an_interrupted_run_ends_with_the_very_same_weights(data, tmp_path, monk
     def notes(self, number, *rest):
         done.append(number)
         return step(self, number, *rest)
-    monkeypatch.setattr(training._Loop, "_step", notes)
+    monkeypatch.setattr(loop.Loop, "_step", notes)
     run = training.fit(net(), data, TINY, cache=tmp_path / "parts", progress=False)
     assert done == list(range(stop, 18))                                    # goes on, does not begin again
     assert torch.equal(weights(run), weights(whole))
@@ -87,16 +87,16 @@ def test_the_best_epoch_on_validation_is_kept(data, tmp_path, monkeypatch, inter
     def judged(model, split, **_):
         seen.append(torch.cat([t.double().flatten().clone() for t in model.state_dict().values()]))
         return np.eye(3)[split.labels]
-    monkeypatch.setattr(training, "predict", judged)
-    monkeypatch.setattr(training, "validation_scores", lambda *_: {training.SELECTION: next(scores)})
-    step = training._Loop._step
+    monkeypatch.setattr(loop, "predict", judged)
+    monkeypatch.setattr(loop, "validation_scores", lambda *_: {training.SELECTION: next(scores)})
+    step = loop.Loop._step
     stops = iter((True, False) if interrupted else (False, False))
 
     def breaks(self, number, *rest):
         if number == 14 and next(stops):                                    # in the third epoch
             raise KeyboardInterrupt
         return step(self, number, *rest)
-    monkeypatch.setattr(training._Loop, "_step", breaks)
+    monkeypatch.setattr(loop.Loop, "_step", breaks)
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
             training.fit(net(), data, TINY, cache=tmp_path, progress=False)
@@ -106,8 +106,8 @@ def test_the_best_epoch_on_validation_is_kept(data, tmp_path, monkeypatch, inter
 
 def test_a_state_cut_in_half_is_not_trusted(data, tmp_path, monkeypatch):
     whole = training.fit(net(), data, TINY, cache=tmp_path / "whole", progress=False)
-    monkeypatch.setattr(training._Loop, "_validate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop.Loop, "_validate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         training.fit(net(), data, TINY, cache=tmp_path / "cut", progress=False)
     monkeypatch.undo()
@@ -120,7 +120,7 @@ def test_a_state_cut_in_half_is_not_trusted(data, tmp_path, monkeypatch):
 
 def test_a_finished_run_is_loaded(data, tmp_path, monkeypatch):
     first = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
-    monkeypatch.setattr(training._Loop, "train", lambda self: pytest.fail("trained again"))
+    monkeypatch.setattr(loop.Loop, "train", lambda self, about: pytest.fail("trained again"))
     again = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
     assert again.loaded and again.seconds == first.seconds and again.history == first.history
     assert torch.equal(weights(first), weights(again)) and not again.model.training
@@ -172,7 +172,7 @@ def test_nan_stops_with_a_reason_and_is_never_finished(data, tmp_path):
 
 
 def test_validation_that_is_not_finite_stops_too(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "predict", lambda model, split, **_: np.full((len(split), 3), np.nan))
+    monkeypatch.setattr(loop, "predict", lambda model, split, **_: np.full((len(split), 3), np.nan))
     with pytest.raises(FloatingPointError):
         training.fit(net(), data, TINY, cache=tmp_path, progress=False)
 
@@ -290,7 +290,7 @@ def test_losses():
     prior = np.array([0.7, 0.2, 0.1])
     z, y = torch.randn(11, 3, dtype=torch.float64), torch.arange(11) % 3
     def loss(name, **more):
-        return recipe.loss_function(TINY.replace(loss=name, **more), prior, torch.device("cpu"))(z, y).item()
+        return recipe.Loss(TINY.replace(loss=name, **more), prior, torch.device("cpu"))(z, y).item()
     each = nn.functional.cross_entropy(z, y, reduction="none").numpy()
     weight = 1 / prior[y]
     assert loss("cross_entropy") == pytest.approx(each.mean(), abs=1e-6)

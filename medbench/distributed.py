@@ -1,0 +1,163 @@
+"""The processes of one training: one alone, or several that `torchrun` started and Hugging Face accelerate sets up.
+
+What lives here, top to bottom: `World`, one process alone; `Group`, several; `world`, which of them, checked against
+what was asked for; batch normalisation over all processes.
+
+Each process computes its share of every batch, and the gradients are summed, so that the batch, the order of images and
+the steps are those of one process; only sums are rounded otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .config import TrainingConfig
+from .files import lock
+
+
+# --------------------------------------------------------------------------------------------- one process
+class World:
+    """One process, which does everything itself."""
+
+    rank, size = 0, 1
+
+    def __init__(self, config: TrainingConfig):
+        self.device = torch.device(config.device)
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    @contextlib.contextmanager
+    def alone_in(self, folder: Path):
+        """Hold a folder among trainings; all processes of this one enter and leave together."""
+        with lock(folder):
+            yield
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model that is called in training, on this process' device."""
+        return model.to(self.device)
+
+    def share(self, batch: np.ndarray) -> np.ndarray:
+        """This process' part of a batch's positions: contiguous, nearly equal, perhaps empty."""
+        ends = [len(batch) * rank // self.size for rank in (self.rank, self.rank + 1)]
+        return batch[ends[0]:ends[1]]
+
+    def apart(self, wrapped: nn.Module, last: bool):
+        """The context of a part of a step: gradients are summed over processes only behind the last part."""
+        return contextlib.nullcontext()
+
+    def total(self, value: Tensor) -> Tensor:
+        """A number summed over the processes."""
+        return value
+
+    def gathered(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """The rows (count, k) of all processes, from each one's `share` of them."""
+        return rows
+
+
+# --------------------------------------------------------------------------------------------- several
+class Group(World):
+    """One of several processes."""
+
+    def __init__(self, config: TrainingConfig):
+        try:
+            from accelerate import Accelerator
+        except ImportError as error:
+            raise ImportError("several processes need the package accelerate; say pip install "
+                              "'medbench[distributed]'") from error
+        self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+        self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        if self.size != config.processes:
+            raise RuntimeError(_mismatch(config.processes, self.size))
+        self.device = self.accelerator.device
+
+    @contextlib.contextmanager
+    def alone_in(self, folder: Path):
+        """Hold a folder among trainings; the first process holds it for all."""
+        with lock(folder) if self.main else contextlib.nullcontext():
+            self.accelerator.wait_for_everyone()
+            yield
+            self.accelerator.wait_for_everyone()
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model in `DistributedDataParallel`, its batch normalisation over all processes."""
+        return self.accelerator.prepare_model(with_shared_norms(model).to(self.device))
+
+    def apart(self, wrapped: nn.Module, last: bool):
+        """The context of a part of a step; see `World`."""
+        return contextlib.nullcontext() if last else wrapped.no_sync()
+
+    def total(self, value: Tensor) -> Tensor:
+        """A number summed over the processes."""
+        return self.accelerator.reduce(value.detach().to(self.device), "sum")
+
+    def gathered(self, rows: np.ndarray, count: int) -> np.ndarray:
+        """All rows, in order: every process sends as many, filled up where it has fewer."""
+        most = -(-count // self.size)
+        padded = np.zeros((most, rows.shape[1]), rows.dtype)
+        padded[:len(rows)] = rows
+        found = self.accelerator.gather(torch.from_numpy(padded).to(self.device)).cpu().numpy()
+        sizes = [count * (rank + 1) // self.size - count * rank // self.size for rank in range(self.size)]
+        return np.concatenate([found[rank * most:rank * most + size] for rank, size in enumerate(sizes)])
+
+
+def world(config: TrainingConfig) -> World:
+    """The processes of a training.
+
+    Raises: RuntimeError: as many were asked for as were not started.
+    """
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != config.processes:
+        raise RuntimeError(_mismatch(config.processes, started))
+    return World(config) if started == 1 else Group(config)
+
+
+def _mismatch(asked: int, started: int) -> str:
+    return (f"processes is {asked} but {started} were started; start them with torchrun --nproc-per-node {asked} "
+            f"-m medbench train ... --set processes={asked}")
+
+
+# --------------------------------------------------------------------------------------------- batch normalisation
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    r"""Batch normalisation whose mean and variance are those of the batch of all processes, on any device.
+
+    $\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}$ (Ioffe & Szegedy 2015), $\mu$ and $\sigma^2$ from sums over
+    processes that carry gradients. torch's own `SyncBatchNorm` is for GPUs alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), B of this process, perhaps different elsewhere. Returns: the same shape."""
+        if not self.training:
+            return super().forward(x)
+        from torch.distributed.nn.functional import all_reduce
+        wide = x.float()
+        sums = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), wide.new_tensor([x.numel() / x.shape[1]])])
+        sums = all_reduce(sums)
+        count, C = sums[-1], x.shape[1]
+        mean, square = sums[:C] / count, sums[C:2 * C] / count
+        variance = square - mean**2
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (wide * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]).to(x.dtype)
+
+
+def with_shared_norms(model: nn.Module) -> nn.Module:
+    """Turn every `BatchNorm2d` of a model into `SharedBatchNorm2d`, in place; names, weights and counts stay."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = SharedBatchNorm2d
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SharedBatchNorm2d):
+            raise ValueError(f"{type(module).__name__} has no form for several processes; train this model with "
+                             f"processes=1, or with LayerNorm or BatchNorm2d")
+    return model

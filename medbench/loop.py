@@ -1,0 +1,303 @@
+"""The steps of a training: from wherever it stands to its end, whatever broke it off.
+
+What lives here, top to bottom: `Loop`, its epochs, its steps, what it does when memory runs out and when a number is no
+number; `Batches`, the images of the steps to come; the validation scores; what is said of a failure.
+
+Everything a step depends on is the state that `checkpoint` keeps, and (seed, epoch, step). So a run can go on from any
+state that was ever kept, and ends the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import checkpoint, recipe
+from .config import TrainingConfig
+from .data import Data, Split, to_input
+from .distributed import World
+from .files import progress as bar
+from .files import write_json
+from .inference import in_chans, predict
+from .scoring import Task
+
+CHECKPOINT_SECONDS = 30.0
+SELECTION = "val_macro_auroc"      # what chooses the epoch
+CHECK_STEPS = 20                   # how often the loss is looked at, on a device where looking means waiting
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+
+
+class Loop:
+    """One training."""
+
+    def __init__(self, model: nn.Module, data: Data, config: TrainingConfig, folder: Path, world: World,
+                 workers: int = 0, progress: bool = True):
+        self.model, self.data, self.config, self.folder, self.world = model, data, config, folder, world
+        self.progress, self.workers = progress, workers
+        self.wrapped = world.wrapped(model)
+        self.labels = np.array(data.train.labels)
+        self.per_epoch = -(-len(data.train) // config.batch_size)
+        self.steps = self.per_epoch * config.epochs
+        self.optimiser = recipe.optimiser(model, config)
+        self.loss = recipe.Loss(config, data.prior, world.device)
+        self.in_chans = in_chans(model, data.train)
+        self.name = getattr(getattr(model, "config", None), "name", type(model).__name__)
+        self.info = {"step": 0, "loss_sum": 0.0, "seconds": 0.0, "cpu_seconds": 0.0, "history": [], "best_epoch": 0,
+                     "order": "", "micro_batch": config.micro_batch}
+        self.best: dict[str, torch.Tensor] = {}
+        self.every = 1 if world.device.type == "cpu" else CHECK_STEPS
+        self.notes: list[str] = []
+
+    # ----------------------------------------------------------------------------------------- all of it
+    def train(self, about: dict) -> list[str]:
+        """All epochs that are left; the folder then holds a finished run. Returns sentences on what happened."""
+        self.began, self.cpu_began = time.perf_counter(), time.process_time()
+        prior = recipe.prior_behind(self.config, self.data.prior)
+        if not self._restore():
+            recipe.start_at_prior(self.model, prior)
+            self._save(0.0)                                  # says before the work whether the folder can be written
+        with bar(self.config.epochs * len(self.labels), f"training {self.name}", "img",
+                 self.progress and self.world.main, self._seen()) as self.bar:
+            while self.info["step"] < self.steps:
+                try:
+                    self._epoch(self.info["step"] // self.per_epoch, prior)
+                except (RuntimeError, MemoryError) as error:
+                    self._less_memory(error)
+                except _Again:
+                    self._restore()
+        self._finish(about)
+        return self.notes
+
+    def _finish(self, about: dict) -> None:
+        """The finished run, with hashes of where it ended."""
+        self._note_time()
+        digests = {"weights": checkpoint.digest(self.model.state_dict()), "order": self.info["order"],
+                   "optimiser": checkpoint.digest(checkpoint.optimiser_tensors(self.optimiser))}
+        if self.world.main:
+            counted = {name: value for name, value in self.info.items() if name not in ("order", "loss_sum")}
+            checkpoint.save_run(self.folder, self.best, {**counted, **about, "digests": digests, "notes": self.notes,
+                                                         "samples_seen": len(self.labels) * self.config.epochs})
+
+    def _seen(self) -> int:
+        """Images that were seen before."""
+        epochs, steps = divmod(self.info["step"], self.per_epoch)
+        return epochs * len(self.labels) + steps * self.config.batch_size
+
+    # ----------------------------------------------------------------------------------------- epochs and steps
+    def _epoch(self, epoch: int, prior: np.ndarray) -> None:
+        """The steps of one epoch that are left, then validation."""
+        order = recipe.order(self.labels, epoch, self.config)
+        first, end = self.info["step"], (epoch + 1) * self.per_epoch
+        self.wrapped.train()
+        total = torch.tensor(self.info["loss_sum"], dtype=torch.float64, device=self.world.device)
+        batches = Batches(self, order, epoch, first)
+        for step, images in zip(range(first, end), batches.ahead(end)):
+            batch = batches.of(step)
+            loss = self._step(step, batch, images)
+            total += loss * len(batch)
+            self._look(loss, epoch, step, batch, images)
+            self.info["order"] = hashlib.sha256(self.info["order"].encode() + batch.tobytes()).hexdigest()
+            self.info["step"] = step + 1
+            self.bar.update(len(batch))
+            if step + 1 < end and time.perf_counter() - self.saved > CHECKPOINT_SECONDS:
+                self._save(total.item())                     # not behind the last step: its validation belongs to it
+        self._validate(epoch, total.item() / len(order), prior)
+        self._save(0.0)
+
+    def _step(self, step: int, batch: np.ndarray, images: torch.Tensor) -> torch.Tensor:
+        """One batch: forward, backward, clip, update; in parts where memory is short. Returns its loss."""
+        torch.manual_seed(self.config.seed * 1_000_003 + step)                      # dropout and drop path
+        rate = recipe.learning_rate(step, self.steps, self.config)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        everyone = torch.from_numpy(self.labels[batch]).to(self.world.device)
+        labels = torch.from_numpy(self.labels[self.world.share(batch)]).to(self.world.device)
+        total = self.loss.total(everyone)
+        size = self.info["micro_batch"] or max(1, len(labels))
+        starts = range(0, max(1, len(labels)), size)
+        found = torch.zeros((), dtype=torch.float64, device=self.world.device)
+        for start in starts:
+            part, seen = images[start:start + size], labels[start:start + size]
+            with self.world.apart(self.wrapped, last=start == starts[-1]):
+                loss = self._loss(part, seen) / total
+                (loss * self.world.size if self.world.size > 1 else loss).backward()   # gradients are averaged
+            found += loss.detach()
+        norm = found
+        if self.config.clip_grad:
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        self.optimiser.step()
+        return self.world.total(torch.where(torch.isfinite(norm), found, norm.double()))
+
+    def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The summed loss of some images; of none, a 0 that depends on every parameter: other processes wait for it."""
+        empty = not len(labels)
+        if empty:
+            images = torch.zeros((1, *self.data.train.images.shape[1:]), dtype=torch.uint8, device=self.world.device)
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            logits = self.wrapped(to_input(images, self.in_chans))
+        return 0.0 * logits.float().sum() if empty else self.loss.sum(logits, labels)
+
+    # ----------------------------------------------------------------------------------------- what goes wrong
+    def _less_memory(self, error: BaseException) -> None:
+        """Go back to the last state with half as many images at once; other errors, and one image, are raised."""
+        if not (isinstance(error, (MemoryError, torch.OutOfMemoryError))
+                or any(text in str(error).lower() for text in NO_MEMORY)):
+            raise error
+        share = -(-self.config.batch_size // self.world.size)
+        now = self.info["micro_batch"] or share
+        if self.world.size > 1 or now == 1:
+            raise RuntimeError(f"memory ran out with {now} images at once in each of {self.world.size} processes; set "
+                               f"micro_batch to less, or use a smaller model or image") from error
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.world.device.type == "cuda":
+            torch.cuda.empty_cache()
+        step = self.info["step"]
+        self._restore()
+        self.info["micro_batch"] = -(-now // 2)
+        self.notes.append(f"memory ran out at step {step + 1} with {now} images at once; went on with "
+                          f"{self.info['micro_batch']} at once, of the same batch")
+
+    def _look(self, loss: torch.Tensor, epoch: int, step: int, batch: np.ndarray, images: torch.Tensor) -> None:
+        """Show the loss; where it is no number, find the first such step, and stop with what tells why."""
+        last = step + 1 == (epoch + 1) * self.per_epoch
+        if step % self.every and not last:
+            return
+        if torch.isfinite(loss) and (self.every > 1 or self._weights_are_finite(last)):
+            self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            return
+        if self.every > 1:                                   # it may have been any of the last steps
+            self.every = 1
+            raise _Again
+        self._fail(epoch, step, batch, images, loss.item())
+
+    def _weights_are_finite(self, asked: bool) -> bool:
+        return not asked or all(torch.isfinite(p).all() for p in self.model.parameters())
+
+    def _fail(self, epoch: int, step: int, batch: np.ndarray, images: torch.Tensor, loss: float) -> None:
+        """Write `failure.json` and raise."""
+        rate = self.optimiser.param_groups[0]["lr"]
+        reason = (f"training {self.name} stopped in epoch {epoch + 1}, step {step + 1}: the loss or its gradient "
+                  f"became NaN or infinite. Use a lower lr (now {self.config.lr:g}), a longer warmup or "
+                  f"precision='float32'")
+        if self.world.main:
+            about = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "learning_rate": rate,
+                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist(),
+                     **where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)}
+            write_json(self.folder / "failure.json", about)
+            write_json(self.folder / "run.json", {"finished": False, "reason": reason})
+        raise FloatingPointError(f"{reason}; {str(self.folder / 'failure.json')!r} has the batch and the first layer "
+                                 f"that broke")
+
+    # ----------------------------------------------------------------------------------------- validation and states
+    def _validate(self, epoch: int, loss: float, prior: np.ndarray) -> None:
+        """Score the epoch on validation; keep its weights if it is the best so far."""
+        val, logits = self.data.val, np.empty((0, len(self.data.classes)), np.float32)
+        mine = self.world.share(np.arange(len(val)))
+        if len(mine):
+            part = val if len(mine) == len(val) else val.take(mine)
+            logits = predict(self.model, part, precision=self.config.precision)
+        logits = self.world.gathered(logits, len(val))
+        if not np.isfinite(logits).all():
+            self._fail(epoch, self.info["step"] - 1, np.empty(0, int), torch.empty(0), float("nan"))
+        scores = validation_scores(logits, val, prior)
+        history, seen = self.info["history"], (epoch + 1) * len(self.labels)
+        history.append({"epoch": epoch + 1, "samples_seen": seen, "loss": loss, **scores})
+        best = max(history, key=lambda epoch: (epoch[SELECTION], epoch["epoch"]))
+        if best is history[-1]:
+            self.info["best_epoch"] = epoch + 1
+            self.best = {name: t.detach().clone() for name, t in self.model.state_dict().items()}
+
+    def _restore(self) -> bool:
+        """Go on from the last whole state; whether there is one."""
+        found, best, said = checkpoint.load_state(self.folder, self.model, self.optimiser)
+        self.notes += said
+        if found:
+            self.info, self.best = {name: found[name] for name in self.info}, best
+        self.saved = time.perf_counter()
+        return bool(found)
+
+    def _save(self, loss_sum: float) -> None:
+        """Keep the state, from the first process; all have the same."""
+        self._note_time()
+        self.info["loss_sum"] = loss_sum
+        if self.world.main:
+            checkpoint.save_state(self.folder, self.model, self.optimiser, self.best, self.info)
+        self.saved = time.perf_counter()
+
+    def _note_time(self) -> None:
+        now, cpu = time.perf_counter(), time.process_time()
+        self.info["seconds"] += now - self.began
+        self.info["cpu_seconds"] += cpu - self.cpu_began
+        self.began, self.cpu_began = now, cpu
+
+
+class _Again(Exception):
+    """A step has to be looked at more closely: go back to the last state."""
+
+
+# --------------------------------------------------------------------------------------------- images of the steps
+class Batches(torch.utils.data.Dataset):
+    """This process' images of the steps of one epoch, augmented: each depends on (seed, epoch, image) alone."""
+
+    def __init__(self, loop: Loop, order: np.ndarray, epoch: int, first: int):
+        self.images, self.config = loop.data.train.images, loop.config
+        self.world, self.workers = loop.world, loop.workers
+        self.order, self.epoch, self.first, self.begin = order, epoch, first, epoch * loop.per_epoch
+
+    def of(self, step: int) -> np.ndarray:
+        """The batch of a step, of all processes: positions in the training set."""
+        start = (step - self.begin) * self.config.batch_size
+        return self.order[start:start + self.config.batch_size]
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.config.batch_size)
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        mine = self.world.share(self.of(step))
+        images = torch.from_numpy(np.ascontiguousarray(self.images[mine]))
+        return recipe.augment(images, mine, self.epoch, self.config) if len(mine) else images
+
+    def ahead(self, end: int):
+        """The images of the steps from the first to the end, on the device; prepared by `workers` if there are any."""
+        loader = torch.utils.data.DataLoader(self, batch_size=None, sampler=range(self.first, end),
+                                             num_workers=self.workers, generator=torch.Generator(),
+                                             pin_memory=self.world.device.type == "cuda")
+        for images in loader:
+            yield images.to(self.world.device, non_blocking=True)
+
+
+# --------------------------------------------------------------------------------------------- scores and failures
+def validation_scores(logits: np.ndarray, split: Split, prior: np.ndarray) -> dict[str, float]:
+    """Loss, balanced accuracy and macro AUROC on validation; the last two over the classes that are there."""
+    found = Task(logits, split, prior).statistics(np.ones((1, len(split))))
+    z = torch.from_numpy(logits).double()
+    loss = nn.functional.cross_entropy(z, torch.from_numpy(np.array(split.labels)))
+    return {"val_loss": float(loss), "val_balanced_accuracy": float(np.nanmean(found["sensitivity"])),
+            "val_macro_auroc": float(np.nanmean(found["auroc"]))}
+
+
+def where_it_breaks(model: nn.Module, x: torch.Tensor | None) -> dict:
+    """Names of weights that are not finite, and the first module whose output is not, for images x."""
+    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    first: list[str] = []
+
+    def watch(name):
+        def hook(module, inputs, output):
+            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all() and not first:
+                first.append(name)
+        return hook
+    hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            if x is not None:
+                model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {"weights_not_finite": broken[:20], "first_module_not_finite": first[0] if first else None}

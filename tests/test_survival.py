@@ -1,0 +1,249 @@
+"""Killed at any moment, a training ends as one that was not; a checkpoint is whole, old or new; no pickle is read."""
+
+import ast
+import errno
+import os
+import pickle
+import resource
+
+import numpy as np
+import pytest
+import torch
+
+from medbench import checkpoint, commands, files, loop, survival, training
+from medbench.__main__ import main
+from medbench.machine import ROOT
+
+TINY = survival.SETTINGS
+
+
+def model(seed=0):
+    from medbench import build_model
+    return build_model("softmax", "smoke", num_classes=3, img_size=32, depths=(1, 1), embed_dims=(8, 16),
+                       num_heads=(1, 2), proj_drop=0.1, seed=seed)
+
+
+def told(run):
+    return run.digests, run.history, run.best_epoch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbed."""
+    return training.fit(model(), survival.patterns(), TINY, cache=tmp_path_factory.mktemp("whole"), progress=False)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was interrupted at step 13, with a state behind every step; gives its folder."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    step = loop.Loop._step
+
+    def stops(self, number, *rest):
+        if number == 13:
+            raise KeyboardInterrupt
+        return step(self, number, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
+    return next(tmp_path.glob("runs/*/"))
+
+
+def go_on(folder):
+    return training.fit(model(), survival.patterns(), TINY, cache=folder.parent.parent, progress=False)
+
+
+# --------------------------------------------------------------------------------------------- kills
+def test_five_kills_at_random_moments_change_nothing():
+    outcome = survival.survive(5, seed=int.from_bytes(os.urandom(4), "big"), show=False)
+    assert outcome.kills == 5 and outcome.different == () and outcome.runs >= 1
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_moments_change_nothing():
+    outcome = survival.survive(20, seed=int.from_bytes(os.urandom(4), "big"), show=False)
+    assert outcome.kills == 20 and outcome.different == () and outcome.resumed > 5
+
+
+def test_the_harness_sees_a_run_that_ends_otherwise(monkeypatch):
+    told = survival._told
+    ends = iter(range(100))
+
+    def changed(cache):
+        found = told(cache)
+        found["digests"]["optimiser"] += str(next(ends))
+        return found
+    monkeypatch.setattr(survival, "_told", changed)
+    outcome = survival.survive(1, show=False)
+    assert outcome.different and "digest of optimiser" in outcome.different[0]
+    monkeypatch.setattr(survival, "survive", lambda *_, **__: outcome)
+    with pytest.raises(RuntimeError, match="ended otherwise"):
+        commands.survive(1, 0, None)
+
+
+def test_the_command_prints_what_happened(capsys):
+    assert main(["survive", "--kills", "1", "--format", "csv"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == "kills,trainings,resumed,while_writing,different"
+    assert "bit-identical" in printed.err
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_what_is_killed_before_a_validation_is_validated_later(whole, tmp_path, monkeypatch, epoch):
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    validate = loop.Loop._validate
+
+    def stops(self, number, *rest):
+        if number == epoch:
+            raise KeyboardInterrupt
+        return validate(self, number, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_validate", stops)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
+    assert told(go_on(next(tmp_path.glob("runs/*/")))) == told(whole)
+
+
+# --------------------------------------------------------------------------------------------- checkpoints
+def test_two_states_are_kept_and_nothing_is_left_when_finished(stopped, whole):
+    assert sorted(p.name for p in stopped.iterdir()) == [f"state-{step}.{kind}" for step in (12, 13)
+                                                         for kind in ("json", "safetensors")]
+    run = go_on(stopped)
+    assert told(run) == told(whole) and run.notes == ()
+    assert sorted(p.name for p in stopped.iterdir()) == ["model.safetensors", "run.json"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "gone", "json", "half written"])
+def test_a_damaged_state_is_passed_over_and_this_is_said(stopped, whole, damage):
+    tensors, note = stopped / "state-13.safetensors", stopped / "state-13.json"
+    content = bytearray(tensors.read_bytes())
+    if damage == "cut":
+        tensors.write_bytes(content[:-100])
+    elif damage == "bit":
+        content[len(content) // 2] ^= 4
+        tensors.write_bytes(content)
+    elif damage == "gone":
+        tensors.unlink()
+    elif damage == "json":
+        note.write_text(note.read_text()[:40])
+    else:
+        note.unlink()                                        # killed between the tensors and their JSON
+        (stopped / ".state-13.json.x1").write_text("{")
+    run = go_on(stopped)
+    assert told(run) == told(whole)
+    said = () if damage == "half written" else ("the state of step 13 is damaged and was passed over",)
+    assert run.notes == said
+
+
+def test_with_both_states_damaged_the_run_begins_anew(stopped, whole):
+    for file in stopped.glob("*.safetensors"):
+        file.write_bytes(b"")
+    run = go_on(stopped)
+    assert told(run) == told(whole) and len(run.notes) == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("when", ["tensors", "json"])
+def test_a_state_that_cannot_be_written_raises_and_keeps_the_old_one(stopped, whole, monkeypatch, code, when):
+    before = {p.name: p.read_bytes() for p in stopped.iterdir()}
+    replace = os.replace
+
+    def refuses(source, target):
+        if str(target).endswith(".json" if when == "json" else ".safetensors"):
+            raise OSError(code, os.strerror(code))
+        return replace(source, target)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", refuses)
+        with pytest.raises(OSError, match=f"step 14 could not be written.*{os.strerror(code)}.*goes on from step 13"):
+            go_on(stopped)
+    assert {name: (stopped / name).read_bytes() for name in before} == before
+    assert not list(stopped.glob(".*"))
+    assert told(go_on(stopped)) == told(whole)
+
+
+def test_a_disk_that_is_really_full_does_the_same(stopped, whole):
+    """The kernel refuses to write more than a limit into one file, as it does on a full disk."""
+    before = {p.name: p.read_bytes() for p in stopped.iterdir()}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        with pytest.raises(OSError, match="could not be written"):
+            go_on(stopped)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {name: (stopped / name).read_bytes() for name in before} == before
+    assert told(go_on(stopped)) == told(whole)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    def refuses(path, content):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(checkpoint, "write_bytes", refuses)
+    monkeypatch.setattr(loop.Loop, "_step", lambda *_: pytest.fail("work began"))
+    with pytest.raises(OSError, match="step 0 could not be written.*Permission denied.*begins anew"):
+        training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
+
+
+def test_random_states_are_kept_as_tensors_and_put_back():
+    torch.manual_seed(3)
+    states = checkpoint.random_states()
+    want = torch.rand(3)
+    checkpoint.set_random_states(states)
+    assert torch.equal(torch.rand(3), want) and all(t.dtype == torch.uint8 for t in states.values())
+
+
+# --------------------------------------------------------------------------------------------- pickles
+class Evil:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ".pkl"])
+def test_a_pickle_is_refused_and_never_run(stopped, whole, tmp_path, suffix):
+    trap, evil = tmp_path / "trap", tmp_path / f"model{suffix}"
+    evil.write_bytes(pickle.dumps(Evil(trap)))
+    with pytest.raises(ValueError, match=r"is a pickle.*safetensors alone"):
+        training.load_run(evil)
+    for name in (f"model{suffix}", f"state-99{suffix}"):
+        (stopped / name).write_bytes(evil.read_bytes())
+    (stopped / "state-99.safetensors").write_bytes(evil.read_bytes())
+    (stopped / "state-99.json").write_text('{"step": 99, "sha256": "'
+                                           + checkpoint.sha256(stopped / "state-99.safetensors") + '"}')
+    with pytest.raises(Exception, match="header|deserializ|[Ss]afetensor"):
+        go_on(stopped)                                       # right hash, but no safetensors: an error, and nothing runs
+    assert not trap.exists()
+
+
+def test_no_module_can_unpickle():
+    found = []
+    for file in sorted((ROOT / "medbench").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+                found += [f"{file.name}: {n}" for n in names if n.split(".")[0] in ("pickle", "joblib", "dill", "shelve")]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = getattr(node.func.value, "id", "")
+                if (owner, node.func.attr) in (("torch", "load"), ("pd", "read_pickle"), ("pandas", "read_pickle")):
+                    found.append(f"{file.name}: {owner}.{node.func.attr}")
+                if any(k.arg == "allow_pickle" and getattr(k.value, "value", None) is not False for k in node.keywords):
+                    found.append(f"{file.name}: allow_pickle")
+    assert found == []
+
+
+# --------------------------------------------------------------------------------------------- order and workers
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_change_nothing(whole, tmp_path, workers):
+    run = training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False, workers=workers)
+    assert told(run) == told(whole) and run.fingerprint == whole.fingerprint
+
+
+def test_digests_tell_runs_apart(whole, tmp_path):
+    other = training.fit(model(), survival.patterns(), TINY.replace(seed=1), cache=tmp_path, progress=False)
+    assert all(other.digests[name] != whole.digests[name] for name in ("weights", "optimiser", "order"))
+    assert np.isfinite([epoch["loss"] for epoch in whole.history]).all()
