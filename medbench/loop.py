@@ -131,8 +131,10 @@ class Loop:
         norm = found
         if self.config.clip_grad:
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
-        self.optimiser.step()
-        return self.world.total(torch.where(torch.isfinite(norm), found, norm.double()))
+        found = self.world.total(torch.where(torch.isfinite(norm), found, norm.double()))
+        if self.every > 1 or torch.isfinite(found):          # else the weights are left as what broke them found them
+            self.optimiser.step()
+        return found
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The summed loss of some images; of none, a 0 that depends on every parameter: other processes wait for it."""
@@ -168,16 +170,13 @@ class Loop:
         last = step + 1 == (epoch + 1) * self.per_epoch
         if step % self.every and not last:
             return
-        if torch.isfinite(loss) and (self.every > 1 or self._weights_are_finite(last)):
+        if torch.isfinite(loss):
             self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             return
         if self.every > 1:                                   # it may have been any of the last steps
             self.every = 1
             raise _Again
         self._fail(epoch, step, batch, images, loss.item())
-
-    def _weights_are_finite(self, asked: bool) -> bool:
-        return not asked or all(torch.isfinite(p).all() for p in self.model.parameters())
 
     def _fail(self, epoch: int, step: int, batch: np.ndarray, images: torch.Tensor, loss: float) -> None:
         """Write `failure.json` and raise."""
