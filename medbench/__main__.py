@@ -7,6 +7,7 @@ What the commands do beyond reading their options is in `commands.py` and `measu
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -347,7 +348,9 @@ def book(context: typer.Context):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns its exit code."""
+    """Run the command line; returns its exit code. Of several processes only the first prints."""
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w")
     arguments = sys.argv[1:] if arguments is None else arguments
     return console.guarded(typer.main.get_command(app), arguments or ["--help"])
 

@@ -1,0 +1,144 @@
+"""Several processes train as one does: the same batches, the same gradient, and together they are killed and go on."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medbench import config, distributed, files, training
+from medbench.machine import ROOT
+
+SCRIPT = ROOT / "tests" / "train_together.py"
+TOLERANCE = 2e-3               # of weights after 12 steps, 1 and 2 processes: sums are rounded otherwise
+
+
+def together(cache, count, *arguments, processes=None):
+    """Start the training with torchrun in `count` processes; returns the finished call."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, SCRIPT, cache,
+            processes or count, *arguments]
+    clean = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    return subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300, env=clean,
+                          cwd=ROOT / "tests")
+
+
+def finished(cache):
+    from safetensors.torch import load_file
+    folder = next(cache.glob("runs/*/run.json")).parent
+    return files.read_json(folder / "run.json"), load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same training by one process and by two."""
+    found = {}
+    for count in (1, 2):
+        cache = tmp_path_factory.mktemp(f"by{count}")
+        done = together(cache, count)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found[count] = cache
+    return found
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_agree(runs):
+    (one, weights_one), (two, weights_two) = (finished(runs[count]) for count in (1, 2))
+    assert one["digests"]["order"] == two["digests"]["order"] and one["fingerprint"] != two["fingerprint"]
+    for name, tensor in weights_one.items():
+        assert torch.allclose(tensor.double(), weights_two[name].double(), atol=TOLERANCE), name
+    losses = [[epoch["loss"] for epoch in info["history"]] for info in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and losses[0][-1] < 0.8 * losses[0][0]
+
+
+@pytest.mark.slow
+def test_all_processes_end_with_the_same_weights_and_the_asked_threads(runs):
+    told = [(runs[2] / f"rank-{rank}.txt").read_text() for rank in (0, 1)]
+    assert told[0] == told[1] and told[0].split()[2] == "3"
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(runs, tmp_path):
+    done = together(tmp_path, 2, 7)
+    assert done.returncode != 0
+    states = sorted(path.name for path in tmp_path.glob("runs/*/state-*.json"))
+    assert states and states[-1] in ("state-6.json", "state-7.json")
+    assert together(tmp_path, 2).returncode == 0
+    assert finished(tmp_path)[0]["digests"] == finished(runs[2])[0]["digests"]
+
+
+@pytest.mark.parametrize("started, asked", [("2", 1), ("1", 2), ("3", 2)])
+def test_the_number_of_processes_is_the_one_asked_for(monkeypatch, started, asked):
+    monkeypatch.setenv("WORLD_SIZE", started)
+    with pytest.raises(RuntimeError, match=f"processes is {asked} but {started} were started.*nproc-per-node {asked}"):
+        distributed.world(config.TrainingConfig(processes=asked, device="cpu"))
+
+
+def test_a_launcher_that_starts_one_process_silently_is_found_out(monkeypatch):
+    """As `accelerate launch --cpu` was seen to do."""
+    import accelerate
+
+    class Silent:
+        process_index, num_processes, device = 0, 1, torch.device("cpu")
+
+        def __init__(self, **_):
+            pass
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(accelerate, "Accelerator", Silent)
+    with pytest.raises(RuntimeError, match="processes is 2 but 1 were started"):
+        distributed.world(config.TrainingConfig(processes=2, device="cpu"))
+
+
+def test_fewer_images_than_processes_are_refused():
+    with pytest.raises(ValueError, match="batch_size is 3 for 4 processes"):
+        config.TrainingConfig(batch_size=3, processes=4)
+
+
+@pytest.mark.parametrize("count, size", [(11, 3), (2, 4), (1, 2), (7, 1)])
+def test_shares_are_disjoint_and_make_up_the_batch(count, size):
+    batch, parts = np.arange(100, 100 + count), []
+    for rank in range(size):
+        one = distributed.World(config.TrainingConfig(device="cpu"))
+        one.rank, one.size = rank, size
+        parts.append(one.share(batch))
+    assert (np.concatenate(parts) == batch).all() and max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_norms_over_processes_are_the_plain_ones_in_a_single_process(monkeypatch):
+    import torch.distributed.nn.functional as functional
+    monkeypatch.setattr(functional, "all_reduce", lambda x: x)
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5))
+    shared = distributed.with_shared_norms(nn.Sequential(nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5)))
+    shared.load_state_dict(plain.state_dict())
+    x = torch.randn(7, 2, 9, 6)
+    outputs = []
+    for model in (plain, shared):
+        y = model(x)
+        (y * torch.linspace(0, 1, 5)[:, None, None]).square().sum().backward()
+        outputs.append(y)
+    assert torch.allclose(*outputs, atol=1e-5)
+    for (name, a), b in zip(plain.named_parameters(), shared.parameters()):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4), name
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value.double(), shared.state_dict()[name].double(), atol=1e-5), name
+    assert torch.allclose(plain.eval()(x), shared.eval()(x), atol=1e-5)
+
+
+def test_a_norm_without_a_form_for_several_processes_is_refused():
+    with pytest.raises(ValueError, match="BatchNorm1d has no form for several processes"):
+        distributed.with_shared_norms(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)))
+
+
+def test_one_process_needs_no_accelerate(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    from train_together import SETTINGS, net
+
+    from medbench import survival
+    run = training.fit(net(), survival.patterns(), SETTINGS.replace(epochs=1), cache=tmp_path, progress=False)
+    assert len(run.history) == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ImportError, match=r"pip install 'medbench\[distributed\]'"):
+        distributed.world(SETTINGS.replace(processes=2))

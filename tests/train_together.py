@@ -1,0 +1,40 @@
+"""What the tests of several processes start with torchrun: one tiny training, by as many processes as were asked for.
+
+    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP]
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medbench import loop, survival, training
+
+SETTINGS = survival.SETTINGS.replace(batch_size=11, epochs=3)
+
+
+def net() -> nn.Module:
+    """Convolution and batch normalisation, which has to see the batch of all processes."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 6, 5, stride=4), nn.BatchNorm2d(6), nn.GELU(), nn.Flatten(), nn.Linear(294, 3))
+
+
+def main(cache: str, processes: str, die_at: str = "-1") -> None:
+    loop.CHECKPOINT_SECONDS = 0.0
+    step = loop.Loop._step
+
+    def dies(self, number, *rest):
+        if number == int(die_at) and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), 9)
+        return step(self, number, *rest)
+    loop.Loop._step = dies
+    run = training.fit(net(), survival.patterns(), SETTINGS.replace(processes=int(processes)), cache=cache,
+                       progress=False)
+    rank = os.environ.get("RANK", "0")
+    Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {torch.get_num_threads()} {len(run.history)}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
