@@ -45,6 +45,9 @@ class World:
         """The model that is called in training, on this process' device."""
         return model.to(self.device)
 
+    def unwrap(self, model: nn.Module) -> None:
+        """Make the model again what it was before `wrapped`."""
+
     def share(self, batch: np.ndarray) -> np.ndarray:
         """This process' part of a batch's positions: contiguous, nearly equal, perhaps empty."""
         ends = [len(batch) * rank // self.size for rank in (self.rank, self.rank + 1)]
@@ -90,6 +93,12 @@ class Group(World):
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model in `DistributedDataParallel`, its batch normalisation over all processes."""
         return self.accelerator.prepare_model(with_shared_norms(model).to(self.device))
+
+    def unwrap(self, model: nn.Module) -> None:
+        """Give the model its plain batch normalisation back."""
+        for module in model.modules():
+            if type(module) is SharedBatchNorm2d:
+                module.__class__ = nn.BatchNorm2d
 
     def apart(self, wrapped: nn.Module, last: bool):
         """The context of a part of a step; see `World`."""

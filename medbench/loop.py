@@ -71,6 +71,7 @@ class Loop:
                 except _Again:
                     self._restore()
         self._finish(about)
+        self.world.unwrap(self.model)
         return self.notes
 
     def _finish(self, about: dict) -> None:
