@@ -13,7 +13,7 @@ from medbench import config, distributed, files, training
 from medbench.machine import ROOT
 
 SCRIPT = ROOT / "tests" / "train_together.py"
-TOLERANCE = 2e-3               # of weights after 12 steps, 1 and 2 processes: sums are rounded otherwise
+TOLERANCE = 1e-5               # of weights of about 1 after 12 steps, 1 and 2 processes: sums are rounded otherwise
 
 
 def together(cache, count, *arguments, processes=None):
@@ -56,7 +56,7 @@ def test_one_and_two_processes_agree(runs):
 @pytest.mark.slow
 def test_all_processes_end_with_the_same_weights_and_the_asked_threads(runs):
     told = [(runs[2] / f"rank-{rank}.txt").read_text() for rank in (0, 1)]
-    assert told[0] == told[1] and told[0].split()[2] == "3"
+    assert told[0] == told[1] and told[0].endswith(" {2} 3")              # torchrun sets one thread by itself
 
 
 @pytest.mark.slow
