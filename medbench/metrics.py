@@ -1,6 +1,7 @@
 r"""Scores with intervals, and paired comparison of two models on the same images.
 
-What lives here, top to bottom: `Score` and `Scores`; `evaluate` and its bootstrap; `compare`, `sign_flip`, `holm`.
+What lives here, top to bottom: `Score` and `Scores`; `evaluate`; tables of classes and of calibration; the bootstrap;
+`compare`, `sign_flip`, `holm`. Comparisons over several seeds: `planned`.
 
 Symbols: n images, k classes, R resamples, $z$ logits (n, k), $\pi$ the class frequencies behind them.
 
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .checks import one_of
-from .scoring import OVERALL, PER_CLASS, Task
+from .scoring import BINS, OVERALL, PER_CLASS, Task
 
 CHUNK = 100                                                            # resamples held in memory at once
 
@@ -128,6 +129,58 @@ def _percentile(samples, share: float, value):
     if samples is not None and known.any():
         found[known] = np.nanpercentile(samples[:, known], share, axis=0)
     return found
+
+
+def class_table(scores: Scores):
+    r"""Sensitivity and specificity of each class with Wilson's 95 % intervals, and how many images there are.
+
+    $\big(\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}\big) / (1 + z^2/n)$ (Wilson 1927, J. Am. Stat.
+    Assoc. 22, 209-212), which also holds for few images and for 0 and 1. It takes images for independent: with several
+    of one patient it is too narrow.
+
+    Args: `scores` from `evaluate`. Returns: DataFrame, one row a class: `support`, and `sensitivity`, `specificity`
+        with `_low` and `_high`; NaN where there is no image.
+    """
+    import pandas as pd
+    rows, table = {}, np.asarray(scores.confusion)
+    for c, key in enumerate(scores.classes):
+        own, others = int(table[c].sum()), int(table.sum() - table[c].sum())
+        cells = {"sensitivity": (int(table[c, c]), own),
+                 "specificity": (others - int(table[:, c].sum() - table[c, c]), others)}
+        rows[key] = {"support": own} | {f"{name}{end}": value for name, hits in cells.items()
+                                        for end, value in zip(("", "_low", "_high"), wilson(*hits))}
+    return pd.DataFrame(rows).T.astype({"support": int})
+
+
+def wilson(hits: int, n: int) -> tuple[float, float, float]:
+    """A share and Wilson's 95 % interval; NaN of no trials."""
+    from scipy.stats import binomtest
+    if not n:
+        return math.nan, math.nan, math.nan
+    interval = binomtest(hits, n).proportion_ci(method="wilson")
+    return hits / n, float(interval.low), float(interval.high)
+
+
+def reliability(logits, split, *, prior=None):
+    """How often answers are right that are given with some confidence: for a reliability diagram.
+
+    Probabilities as in `evaluate`, for the population. Images are put into bins by the probability of the answer.
+
+    Args: as `evaluate`. Returns: DataFrame, one row a bin that is not empty: `low`, `high`, `confidence` (mean),
+        `right` (share), `weight` (share of the population), `images`; the expected calibration error of Guo et al. 2017
+        (arXiv:1706.04599) is the mean of |right - confidence| by `weight`.
+    """
+    import pandas as pd
+    task = Task(logits, split, prior)
+    sure = task.probabilities.max(1)
+    bins, right = np.minimum((sure * BINS).astype(int), BINS - 1), task.answered == task.labels
+    rows = []
+    for b in np.unique(bins):
+        these, weight = bins == b, task.weights[bins == b]
+        rows.append({"low": b / BINS, "high": (b + 1) / BINS, "confidence": np.average(sure[these], weights=weight),
+                     "right": np.average(right[these], weights=weight), "weight": weight.sum() / task.weights.sum(),
+                     "images": int(these.sum())})
+    return pd.DataFrame(rows)
 
 
 # --------------------------------------------------------------------------------------------- bootstrap

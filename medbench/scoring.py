@@ -152,8 +152,8 @@ def _agreement(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     table = table.astype(np.float64) / table.sum((1, 2), keepdims=True)
     right, true, called = np.trace(table, axis1=1, axis2=2), table.sum(2), table.sum(1)
     chance = (true * called).sum(1)
-    spread = (1 - (true**2).sum(1)) * (1 - (called**2).sum(1))           # rounding may take it below 0
-    mcc = _ratio(right - chance, np.sqrt(np.maximum(spread, 0)))
+    spread = (1 - (true**2).sum(1)) * (1 - (called**2).sum(1))           # rounding leaves 1e-17 of nothing, or less
+    mcc = _ratio(right - chance, np.sqrt(np.where(spread > 1e-12, spread, 0)))
     return mcc, _ratio(right - chance, 1 - chance)
 
 

@@ -2,6 +2,7 @@
 
 import time
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -251,3 +252,90 @@ def test_what_has_to_be_said_goes_into_every_record():
     rows = metrics.evaluate(logits, split, bootstrap=10).rows() + metrics.compare(logits, logits, split).rows()
     assert len(rows) == len(plain) and all(row["context"]["caveats"] == list(split.caveats) for row in rows)
     assert rows[-1]["context"]["first"] == "first"
+
+
+# --------------------------------------------------------------------------------------------- odd cases
+ODD = {
+    "two classes": (lambda rng: (rng.integers(0, 2, 40), 2)),
+    "absent class": (lambda rng: (rng.choice([0, 1, 3], 40), 4)),
+    "one class": (lambda rng: (np.full(12, 2), 4)),
+    "one sample": (lambda rng: (np.array([1]), 3)),
+    "one of a class": (lambda rng: (np.r_[np.zeros(20, int), np.ones(20, int), 2], 3)),
+    "many classes": (lambda rng: (rng.permutation(np.arange(60) % 25), 25)),
+}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("case", ODD)
+def test_odd_cases_equal_scikit_learn_or_are_undefined(case, ties):
+    rng = np.random.default_rng(4)
+    labels, k = ODD[case](rng)
+    logits = rng.normal(size=(len(labels), k)) + np.eye(k)[labels]
+    if ties:
+        logits = logits[rng.integers(0, 1 + len(labels) // 3, len(labels))]       # the same answers for several images
+    warnings.simplefilter("ignore", UserWarning)                            # scikit-learn warns of the odd ones
+    split = types.SimpleNamespace(labels=labels, classes=tuple(f"c{c}" for c in range(k)), prior=np.ones(k) / k,
+                                  population=None)
+    found = metrics.evaluate(logits, split, bootstrap=0)
+    chance, decided = softmax(logits, 1), logits.argmax(1)
+    present = np.unique(labels)
+    whole, several = len(present) == k, len(present) > 1
+
+    def same(score, want, defined):
+        assert np.isnan(score.value) != defined, (score, want)
+        assert score.value == pytest.approx(want, abs=1e-9) if defined else score.reason
+    same(found.balanced_accuracy, reference.balanced_accuracy_score(labels, decided), whole)
+    same(found.top1, reference.accuracy_score(labels, decided), True)
+    same(found.brier, ((chance - np.eye(k)[labels]) ** 2).sum(1).mean(), True)
+    agree = len(np.unique(np.r_[labels, decided])) > 1 and several and len(np.unique(decided)) > 1
+    same(found.mcc, reference.matthews_corrcoef(labels, decided), agree)
+    if agree:
+        same(found.kappa, reference.cohen_kappa_score(labels, decided), True)
+    if k > 5:
+        same(found.top5, reference.top_k_accuracy_score(labels, chance, k=5, labels=np.arange(k)), True)
+    else:
+        assert np.isnan(found.top5.value)
+    for c, key in enumerate(split.classes):
+        own, scores = labels == c, found.per_class[key]
+        same(scores["sensitivity"], np.mean(decided[own] == c) if own.any() else 0, own.any())
+        same(scores["specificity"], np.mean(decided[~own] != c) if not own.all() else 0, not own.all())
+        both = own.any() and not own.all()
+        same(scores["auroc"], reference.roc_auc_score(own, chance[:, c]) if both else 0, both)
+        same(scores["auprc"], reference.average_precision_score(own, chance[:, c]) if own.any() else 0, own.any())
+    assert sum(found.support.values()) == len(labels)
+
+
+def test_the_class_table_has_wilson_intervals_that_cover():
+    logits, split = task()
+    scores = metrics.evaluate(logits, split, bootstrap=0)
+    table = metrics.class_table(scores)
+    for c, key in enumerate(split.classes):
+        hits, n = scores.confusion[c, c], scores.confusion[c].sum()
+        z, p = 1.959963984540054, hits / n
+        middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        assert table.loc[key, ["sensitivity_low", "sensitivity_high"]].tolist() == pytest.approx(
+            [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)])
+        assert table.loc[key, "specificity"] == pytest.approx(scores.per_class[key]["specificity"].value)
+        assert table.loc[key, "sensitivity"] == pytest.approx(scores.per_class[key]["sensitivity"].value)
+    assert table["support"].tolist() == list(scores.support.values())
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(500):
+        _, low, high = metrics.wilson(rng.binomial(12, 0.93), 12)
+        covered += low <= 0.93 <= high
+    assert covered >= 0.92 * 500 and np.isnan(metrics.wilson(0, 0)).all()
+
+
+@pytest.mark.parametrize("population", [False, True])
+def test_the_reliability_of_a_calibrated_model_lies_on_the_diagonal(population):
+    rng, k, n = np.random.default_rng(0), 4, 40_000
+    logits = rng.normal(size=(n, k)) * 2
+    chance = softmax(logits, 1)
+    labels = (chance.cumsum(1) > rng.random(n)[:, None]).argmax(1)
+    split = types.SimpleNamespace(labels=labels, classes=tuple("abcd"), prior=np.bincount(labels, minlength=k) / n,
+                                  population=np.bincount(labels, minlength=k) / n if population else None)
+    table = metrics.reliability(logits, split)
+    assert table["weight"].sum() == pytest.approx(1) and table["images"].sum() == n
+    assert ((table["low"] <= table["confidence"]) & (table["confidence"] <= table["high"])).all()
+    assert np.average(abs(table["right"] - table["confidence"]), weights=table["weight"]) < 0.01
+    sharper = metrics.reliability(3 * logits, split)
+    assert np.average(abs(sharper["right"] - sharper["confidence"]), weights=sharper["weight"]) > 0.1

@@ -1,0 +1,263 @@
+r"""Planned comparisons: each mechanism against one reference, over several seeds and all test images.
+
+What lives here, top to bottom: `Planned`, one comparison; `Family`, all of them; `compare`; scores of resampled images;
+the p of seeds and images together; the smallest difference that would be found.
+
+Symbols: S seeds, n images, R resamples, $d_s$ the difference of two models' scores with seed s.
+
+Two things are random, and each can make a winner of equal models. Another *seed* gives other weights: the exact
+sign-flip test asks whether the $d_s$ have one sign more often than coins would (Fisher 1935). Other *images* give other
+scores, for all seeds alike: a bootstrap draws seeds and images together, whole patients where they are known. A
+comparison's p is the larger of the two, so a difference has to stand against both (an intersection-union test, Berger
+1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the family at
+5 %.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .checks import in_range, one_of
+from .metrics import holm, resamples, with_caveats
+from .scoring import OVERALL, Task
+
+ALPHA, POWER = 0.05, 0.8
+VERDICTS = ("better", "worse", "equivalent", "undecided")
+MOST_EXACT = 16                # seeds up to which all 2^S signs are tried
+
+
+# --------------------------------------------------------------------------------------------- what is returned
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One model against the reference.
+
+    `differences` (S,): the score of the first minus that of the second, seed by seed. `low`, `high`: 95 % over seeds
+    and images together; `inner`: the 90 % interval that equivalence is read from. `p_seeds`, `p_images`: the two
+    p-values; `p`: the larger, corrected by Holm over the `family` of so many comparisons. `margin`: within which two
+    models count as equivalent.
+    """
+
+    first: str
+    second: str
+    quantity: str
+    differences: np.ndarray
+    low: float
+    high: float
+    inner: tuple[float, float]
+    p_seeds: float
+    p_images: float
+    p: float
+    margin: float
+    n: int
+    family: int = 1
+    groups: int | None = None
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.differences))
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` where the corrected p is below 5 %; else `equivalent` where the 90 % interval lies within
+        the margin, which is two one-sided tests at 5 % (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657-680); else
+        `undecided`."""
+        if self.p < ALPHA:
+            return "better" if self.difference > 0 else "worse"
+        inside = -self.margin < self.inner[0] and self.inner[1] < self.margin
+        return "equivalent" if inside else "undecided"
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words, with the difference in percentage points."""
+        stands = {"better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
+                  "undecided": "cannot be told from"}[self.verdict]
+        found = (f"{100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
+                 f"{100 * self.high:+.1f}, {len(self.differences)} seeds, {self.n} images")
+        found += ")" if self.groups is None else f" of {self.groups} patients)"
+        why = {"equivalent": f", within {100 * self.margin:g} points", "undecided": self._why()}.get(self.verdict, "")
+        return f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}: {found}{why}."
+
+    def _why(self) -> str:
+        """Why a comparison is undecided where no difference, however large, could have been called one."""
+        least, S = 2.0 ** (1 - len(self.differences)) * self.family, len(self.differences)
+        if least < ALPHA:
+            return ""
+        return f"; {S} seed{'s' * (S > 1)} cannot make a winner among {self.family + 1} models"
+
+    def rows(self) -> list[dict]:
+        """One record in percentage points, with the sentence as its text."""
+        about = {"first": self.first, "second": self.second, "verdict": self.verdict, "p": self.p,
+                 "p_seeds": self.p_seeds, "p_images": self.p_images, "seeds": len(self.differences),
+                 "margin_points": 100 * self.margin}
+        row = {"quantity": f"{self.quantity}_difference", "value": 100 * self.difference, "low": 100 * self.low,
+               "high": 100 * self.high, "unit": "percentage point", "n": self.n, "text": self.sentence,
+               "samples": (100 * self.differences).tolist(), "context": about}
+        return [with_caveats(row, self.caveats)]
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """All planned comparisons of one data set. `spread` (m, 2): the standard deviation of each difference over seeds,
+    and over resampled seeds and images together."""
+
+    comparisons: tuple[Planned, ...]
+    spread: np.ndarray
+
+    @cached_property
+    def detectable(self) -> float:
+        r"""The difference in percentage points that would be found four times in five, on average over comparisons.
+
+        The larger of what the images allow, $(z_{1-\alpha/2m} + z_{0.8})\,\sigma$, and what the seeds allow; infinite
+        where the seeds are too few for any verdict. $\alpha/m$ is Holm's strictest step.
+        """
+        alpha = ALPHA / len(self.comparisons)
+        from scipy.stats import norm
+        images = (norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.spread[:, 1].mean()
+        seeds = _detectable_by_seeds(len(self.comparisons[0].differences), alpha)
+        return math.inf if math.isinf(seeds) else 100 * float(max(images, seeds * self.spread[:, 0].mean()))
+
+    @property
+    def sentence(self) -> str:
+        """The smallest difference that would be found, in words."""
+        if math.isinf(self.detectable):
+            return "With so few seeds no difference, however large, could be called one."
+        return (f"A difference of {self.detectable:.1f} percentage points would be found four times in five; smaller "
+                f"ones would often be missed.")
+
+    def rows(self) -> list[dict]:
+        """The smallest difference that would be found, as a record."""
+        known = math.isfinite(self.detectable)
+        row = {"quantity": "detectable_difference", "value": self.detectable if known else None, "text": self.sentence,
+               "unit": "percentage point", "n": self.comparisons[0].n}
+        return [with_caveats(row if known else row | {"reason": "too few seeds"}, self.comparisons[0].caveats)]
+
+
+# --------------------------------------------------------------------------------------------- compare
+def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=None, priors: dict | None = None,
+            quantity: str = "balanced_accuracy", margin: float = 0.02, bootstrap: int = 4000, seed: int = 0) -> Family:
+    """Each model against the reference, paired by seed and by image.
+
+    Args:
+        runs: {model: S logits (n, k)}, the same seeds in the same order for each. split: with labels, classes, prior,
+            population, and perhaps `groups` (patients) and `caveats`.
+        reference: the model compared with. models: those compared; all others by default.
+        priors: {model: class frequencies behind its logits}; the split's by default.
+        quantity: one of `metrics.OVERALL`. margin: of equivalence, as a share: 0.02 is two percentage points.
+    Returns: `Family`.
+    Raises: ValueError: an unknown model or quantity, models with different numbers of runs, fewer than two models.
+    """
+    one_of("reference", reference, tuple(runs))
+    one_of("quantity", quantity, OVERALL)
+    in_range("margin", margin, 0)
+    names = [name for name in (models or runs) if name != reference]
+    for name in names:
+        one_of("model", name, tuple(runs))
+    counts = {name: len(runs[name]) for name in (reference, *names)}
+    if not names or len(set(counts.values())) > 1 or not counts[reference]:
+        raise ValueError(f"runs holds {counts}; wanted at least two models with the same seeds, at least one")
+    S, priors, groups = counts[reference], priors or {}, getattr(split, "groups", None)
+    tasks = [[Task(logits, split, priors.get(name)) for logits in runs[name]] for name in (reference, *names)]
+    points, drawn = _scores(tasks, quantity, split, groups, bootstrap, seed)           # (m, S), (R, m, S)
+    apart, spread = points[1:] - points[:1], drawn[:, 1:] - drawn[:, :1]
+    means = _seeds_too(spread, seed + 1)                                                # (R, m - 1)
+    p_seeds = np.array([sign_flip(d) for d in apart])
+    p_images = _p(means)
+    corrected = holm(np.maximum(p_seeds, p_images))
+    ends = {share: np.nanpercentile(means, share, axis=0) for share in (2.5, 5, 95, 97.5)}
+    found = tuple(Planned(name, reference, quantity, apart[i], float(ends[2.5][i]), float(ends[97.5][i]),
+                          (float(ends[5][i]), float(ends[95][i])), float(p_seeds[i]), float(p_images[i]),
+                          float(corrected[i]), margin, len(split.labels), len(names),
+                          None if groups is None else len(np.unique(groups)), tuple(getattr(split, "caveats", ())))
+                  for i, name in enumerate(names))
+    over_seeds = apart.std(1, ddof=1) if S > 1 else np.full(len(names), np.nan)
+    return Family(found, np.column_stack([over_seeds, np.nanstd(means, axis=0)]))
+
+
+def _scores(tasks, quantity: str, split, groups, bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of all runs on the images as they are (m, S), and on resampled ones (R, m, S)."""
+    shape = len(tasks), len(tasks[0])
+    flat = [task for row in tasks for task in row]
+
+    def of(counts):
+        if quantity == "balanced_accuracy":
+            return balanced(counts, flat)
+        return np.column_stack([task.statistic(quantity, counts) for task in flat])
+    labels = np.asarray(split.labels)
+    whole = of(np.ones((1, len(labels)), np.float32))
+    drawn = [of(counts) for counts in resamples(labels, bootstrap, seed, groups)]
+    return whole.reshape(shape), np.concatenate(drawn).reshape(-1, *shape)
+
+
+def balanced(counts: np.ndarray, tasks) -> np.ndarray:
+    """Balanced accuracy of several runs on R resamples (R, n) at once: (R, runs), over the classes that are drawn."""
+    labels = tasks[0].labels
+    right = np.stack([task.decided == labels for task in tasks], 1).astype(np.float32)  # (n, runs)
+    shares = []
+    for label in np.unique(labels):
+        these = labels == label
+        drawn = counts[:, these].sum(1, keepdims=True)
+        shares.append(np.divide(counts[:, these] @ right[these], drawn, where=drawn > 0,
+                                out=np.full((len(counts), len(tasks)), np.nan, np.float32)))
+    return np.nanmean(np.array(shares, np.float64), axis=0)
+
+
+# --------------------------------------------------------------------------------------------- both kinds of noise
+def _seeds_too(spread: np.ndarray, seed: int) -> np.ndarray:
+    r"""Differences on resampled images (R, m, S), averaged over resampled seeds: (R, m).
+
+    S - 1 of the S seeds are drawn with replacement, since the mean of S draws would vary too little, by (S - 1) / S
+    (Rao & Wu 1988, J. Am. Stat. Assoc. 83, 231-241). And what the seeds add is stretched by $t_{S-1} / z$ at 97.5 %, as
+    Student's distribution is wider than the normal one where a spread is known from few values.
+    """
+    S = spread.shape[2]
+    images = spread.mean(2)                                  # over all seeds: the images' share of the noise
+    if S == 1:
+        return images
+    from scipy.stats import norm, t
+    picks = np.random.default_rng(seed).integers(S, size=(len(spread), S - 1))
+    weights = np.stack([np.bincount(row, minlength=S) for row in picks]) / (S - 1)
+    both = np.einsum("rms,rs->rm", spread, weights)
+    return images + (both - images) * t.ppf(0.975, S - 1) / norm.ppf(0.975)
+
+
+def _p(means: np.ndarray) -> np.ndarray:
+    """Two-sided p that the difference is 0, from its resampled values (R, m): twice the share on the far side of 0."""
+    R = len(means)
+    below, above = (means <= 0).sum(0), (means >= 0).sum(0)
+    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (R + 1))
+
+
+def sign_flip(differences: np.ndarray) -> float:
+    """`metrics.sign_flip`, exact up to 16 seeds, from 65,536 random sign patterns beyond; 1 for a single seed."""
+    from .metrics import sign_flip as exact
+    if len(differences) == 1:
+        return 1.0
+    if len(differences) <= MOST_EXACT:
+        return exact(differences)
+    signs = np.random.default_rng(0).choice((-1, 1), (2**16, len(differences)))
+    return float((1 + (np.abs(signs @ differences) >= abs(differences.sum()) - 1e-12).sum()) / (1 + len(signs)))
+
+
+def _detectable_by_seeds(S: int, alpha: float, trials: int = 4000) -> float:
+    """The mean difference, in standard deviations over seeds, that the sign-flip test finds with power 0.8."""
+    if S < 2 or 2.0 ** (1 - S) >= alpha:
+        return math.inf
+    S = min(S, MOST_EXACT)
+    signs = 1 - 2 * ((np.arange(2**S)[:, None] >> np.arange(S)) & 1)
+    noise = np.random.default_rng(0).standard_normal((trials, S))
+
+    def power(mean):
+        d = noise + mean
+        sums = np.abs(d @ signs.T)
+        return np.mean(np.mean(sums >= np.abs(d.sum(1))[:, None] - 1e-12, axis=1) < alpha)
+    low, high = 0.0, 20.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle) < POWER else (low, middle)
+    return high

@@ -1,0 +1,177 @@
+"""Planned comparisons: no winners among equals, real differences found, equals called equal, and why when undecided."""
+
+import types
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from medbench import metrics, planned, results
+from medbench.scoring import Task
+
+
+def study(seed, gaps=(0.0, 0.0), patients=150, each=4, k=3, seeds=8, own=1.0, luck=0.3, grouped=True):
+    """Runs of models that answer right where z > 0: images differ in difficulty, models in which images suit them,
+    seeds in luck. With equal `gaps` all models are equal in the population of images and seeds."""
+    rng, n = np.random.default_rng(seed), patients * each
+    labels, groups = np.repeat(rng.integers(0, k, patients), each), np.repeat(np.arange(patients), each)
+
+    def images():
+        return np.repeat(rng.normal(size=patients), each) + 0.5 * rng.normal(size=n)
+    hard, runs = images(), {}
+    for number, gap in enumerate(gaps):
+        suits = 0.5 * own * images()
+        runs[f"m{number}"] = []
+        for _ in range(seeds):
+            z = rng.logistic(size=n) * 0.5 + 1.5 + gap + luck * rng.normal() + hard + suits
+            runs[f"m{number}"].append(3.0 * np.eye(k)[np.where(z > 0, labels, (labels + 1) % k)])
+    return runs, types.SimpleNamespace(labels=labels, classes=tuple("abcd"[:k]), prior=np.ones(k) / k, population=None,
+                                       groups=groups if grouped else None)
+
+
+def compared(seed, bootstrap=500, **more):
+    runs, split = study(seed, **more)
+    return planned.compare(runs, split, reference="m0", bootstrap=bootstrap, seed=seed)
+
+
+# --------------------------------------------------------------------------------------------- what it promises
+def test_of_2000_pairs_of_equal_models_few_have_a_winner():
+    """The upper 95 % bound (Clopper-Pearson, one-sided) of the rate of false winners is at most 6 %."""
+    kinds = ({}, {"own": 0.0, "luck": 0.5}, {"luck": 0.05}, {"luck": 0.15, "own": 0.5})
+    winners = sum(compared(seed, **kinds[seed % 4]).comparisons[0].verdict in ("better", "worse")
+                  for seed in range(2000))
+    bound = binomtest(winners, 2000).proportion_ci(0.90, "exact").high
+    assert bound <= 0.06, (winners, bound)
+    assert winners >= 5                                      # the simulation can make winners at all
+
+
+def test_either_half_alone_would_not_do():
+    """Why a difference has to stand against seeds and against images: with little luck, seeds alone are sure of it."""
+    found = [compared(seed, luck=0.02).comparisons[0] for seed in range(150)]
+    assert np.mean([c.p_seeds < 0.05 for c in found]) > 0.2 > 0.06 > np.mean([c.p_images < 0.05 for c in found])
+
+
+@pytest.mark.parametrize("gap, verdict", [(0.6, "better"), (-0.6, "worse")])
+def test_a_real_difference_is_found_and_has_its_sign(gap, verdict):
+    found = [compared(seed, gaps=(0.0, gap), luck=0.1, own=0.3).comparisons[0] for seed in range(20)]
+    assert sum(c.verdict == verdict for c in found) >= 19
+    assert all(c.low <= c.difference <= c.high and (c.low > 0 if gap > 0 else c.high < 0) for c in found
+               if c.verdict == verdict)
+
+
+def test_a_difference_as_large_as_detectable_is_found_four_times_in_five():
+    many = dict(patients=500, each=2, luck=0.1, own=0.3)
+    asked = np.mean([compared(seed, **many).detectable for seed in range(10)])
+    found = [compared(seed, gaps=(0.0, 0.33), **many) for seed in range(60)]
+    power = np.mean([f.comparisons[0].verdict == "better" for f in found])
+    real = np.mean([100 * f.comparisons[0].difference for f in found])
+    assert (power > 0.9) if real > 1.5 * asked else (power < 0.9) if real < 0.7 * asked else 0.5 < power <= 1, (
+        power, real, asked)
+
+
+def test_equal_models_with_little_noise_are_equivalent():
+    runs, split = study(3, gaps=(2.5, 2.5), patients=1500, each=1, own=0.1, luck=0.05)
+    found = planned.compare(runs, split, reference="m0", bootstrap=500).comparisons[0]
+    assert found.verdict == "equivalent" and "within 2 points" in found.sentence
+    narrow = planned.compare(runs, split, reference="m0", bootstrap=500, margin=0.0005).comparisons[0]
+    assert narrow.verdict == "undecided"
+
+
+@pytest.mark.parametrize("seeds, why", [(1, True), (5, True), (6, False)])
+def test_too_few_seeds_can_have_no_winner_and_this_is_said(seeds, why):
+    family = compared(1, gaps=(0.0, 3.0), seeds=seeds, luck=0.02)
+    found = family.comparisons[0]
+    assert (found.verdict == "undecided") == why and ("cannot make a winner among 2 models" in found.sentence) == why
+    assert np.isinf(family.detectable) == why
+    assert (family.rows()[0]["value"] is None) == why and ("reason" in family.rows()[0]) == why
+
+
+# --------------------------------------------------------------------------------------------- how it computes
+def test_scores_are_those_of_evaluate_and_resamples_those_of_a_task():
+    runs, split = study(0, seeds=2)
+    family = planned.compare(runs, split, reference="m0", bootstrap=50)
+    want = [metrics.evaluate(b, split, bootstrap=0).balanced_accuracy.value
+            - metrics.evaluate(a, split, bootstrap=0).balanced_accuracy.value for a, b in zip(runs["m0"], runs["m1"])]
+    assert family.comparisons[0].differences == pytest.approx(want, abs=1e-6)
+    tasks = [Task(logits, split) for logits in runs["m0"]]
+    counts = next(metrics.resamples(split.labels, 30, 1))
+    slow = np.column_stack([task.statistic("balanced_accuracy", counts) for task in tasks])
+    assert planned.balanced(counts, tasks) == pytest.approx(slow, abs=1e-5)
+
+
+def test_another_quantity_goes_the_long_way():
+    runs, split = study(0, gaps=(0.0, 1.0), patients=40, seeds=6)
+    found = planned.compare(runs, split, reference="m0", quantity="macro_auroc", bootstrap=40).comparisons[0]
+    want = np.mean([metrics.evaluate(b, split, bootstrap=0).macro_auroc.value
+                    - metrics.evaluate(a, split, bootstrap=0).macro_auroc.value
+                    for a, b in zip(runs["m0"], runs["m1"])])
+    assert found.difference == pytest.approx(want) and found.low < want < found.high
+
+
+def test_seven_seeds_cannot_make_a_winner_of_seven_models():
+    runs, split = study(1, gaps=(0.0, *6 * (3.0,)), seeds=7, luck=0.02, patients=60)
+    family = planned.compare(runs, split, reference="m0", bootstrap=200)
+    assert {c.verdict for c in family.comparisons} == {"undecided"} and np.isinf(family.detectable)
+    assert "7 seeds cannot make a winner among 7 models" in family.comparisons[0].sentence
+    runs, split = study(1, gaps=(0.0, *6 * (3.0,)), seeds=8, luck=0.02, patients=60)
+    family = planned.compare(runs, split, reference="m0", bootstrap=2000)
+    assert {c.verdict for c in family.comparisons} == {"better"} and np.isfinite(family.detectable)
+
+
+def test_patients_widen_the_interval():
+    runs, split = study(5, luck=0.02, each=8)
+    by_patient = planned.compare(runs, split, reference="m0", bootstrap=500).comparisons[0]
+    split.groups = None
+    by_image = planned.compare(runs, split, reference="m0", bootstrap=500).comparisons[0]
+    assert by_patient.high - by_patient.low > 1.3 * (by_image.high - by_image.low)
+    assert by_patient.groups == 150 and "of 150 patients" in by_patient.sentence and by_image.groups is None
+
+
+def test_the_family_is_corrected_together():
+    runs, split = study(2, gaps=(0.0, 0.5, 0.0, 0.0), luck=0.1, own=0.3)
+    family = planned.compare(runs, split, reference="m0", bootstrap=1000)
+    assert [c.first for c in family.comparisons] == ["m1", "m2", "m3"]
+    raw = [max(c.p_seeds, c.p_images) for c in family.comparisons]
+    assert [c.p for c in family.comparisons] == pytest.approx(metrics.holm(raw))
+    one = planned.compare(runs, split, reference="m0", models=["m1"], bootstrap=1000)
+    assert one.comparisons[0].p <= family.comparisons[0].p and one.detectable < family.detectable
+
+
+def test_many_seeds_use_random_signs():
+    differences = np.random.default_rng(0).normal(0.3, 1, 20)
+    exact = metrics.sign_flip(differences)
+    assert planned.sign_flip(differences) == pytest.approx(exact, abs=0.01)
+    assert planned.sign_flip(differences[:7]) == metrics.sign_flip(differences[:7])
+
+
+def test_what_does_not_fit_is_refused():
+    runs, split = study(0, patients=20)
+    for change, words in (({"reference": "m9"}, "reference is 'm9'"), ({"models": ["m7"]}, "model is 'm7'"),
+                          ({"quantity": "luck"}, "quantity is 'luck'"), ({"margin": -1}, "margin is -1")):
+        with pytest.raises(ValueError, match=words):
+            planned.compare(runs, split, **{"reference": "m0", **change})
+    with pytest.raises(ValueError, match="m0': 8, 'm1': 3.*same seeds"):
+        planned.compare(runs | {"m1": runs["m1"][:3]}, split, reference="m0")
+
+
+def test_its_records_say_everything(tmp_path):
+    runs, split = study(0, patients=30)
+    split.caveats = ("no patient ids: slice-level split",)
+    family = planned.compare(runs, split, reference="m0", bootstrap=100)
+    records = results.record("planned.m1", *family.comparisons, family, to=tmp_path / "here" / "10_training.json")
+    difference, detectable = records
+    assert len(difference.samples) == 8 and difference.context["verdict"] in planned.VERDICTS
+    assert difference.context["caveats"] == detectable.context["caveats"] == list(split.caveats)
+    assert {"p", "p_seeds", "p_images", "seeds", "margin_points"} <= set(difference.context)
+    assert detectable.text == family.sentence
+
+
+def test_eight_seeds_of_seven_models_take_seconds():
+    import time
+    rng, n = np.random.default_rng(0), 5000
+    split = types.SimpleNamespace(labels=np.arange(n) % 10, classes=tuple("abcdefghij"), prior=np.ones(10) / 10,
+                                  population=None)
+    runs = {name: [rng.normal(size=(n, 10)) + 2 * np.eye(10)[split.labels] for _ in range(8)] for name in "abcdefg"}
+    began = time.process_time()
+    planned.compare(runs, split, reference="a", bootstrap=1000)
+    assert time.process_time() - began < 90
