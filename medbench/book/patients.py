@@ -1,7 +1,7 @@
 """Several slices of each patient: what chapter 01 shows of splits by slice and by patient.
 
-What lives here, top to bottom: `scans`; `divided`, the same images split in one way or the other; `shared`; `checked`,
-what the check of real data sets found, from its records.
+What lives here, top to bottom: `scans`; `divided`, the same images split in one way or the other; `shared` and `fall`,
+what that does; `checked`, what the check of real data sets found, from its records.
 """
 
 from __future__ import annotations
@@ -51,6 +51,21 @@ def shared(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) -> 
     return len(np.intersect1d(data.train.groups, data.test.groups))
 
 
+def fall(told: dict, batch: phantom.Batch, patient: np.ndarray, *, seed: int):
+    """How far the score falls from slices to patients, as a row, and both scores as a table.
+
+    Args: `told` {"slice": Scores, "patient": Scores}; the rest as `divided`.
+    """
+    import pandas as pd
+    lost = told["slice"].balanced_accuracy.value - told["patient"].balanced_accuracy.value
+    n = told["patient"].balanced_accuracy.n
+    row = {"quantity": "fall", "value": 100 * lost, "unit": "percentage point", "n": n}
+    rows = {f"split by {by}": {"images in test": scores.balanced_accuracy.n,
+                               "patients also in training": shared(batch, patient, by, seed=seed),
+                               "balanced accuracy": str(scores.balanced_accuracy)} for by, scores in told.items()}
+    return row, pd.DataFrame(rows).T
+
+
 def checked(device="auto"):
     """What `data check` found, one column a data set: counts of images.
 
@@ -62,7 +77,8 @@ def checked(device="auto"):
         raise LookupError("there are no records of checked data sets; `python -m medbench data check SOURCE --record "
                           f"{CHECK}` makes them")
     table = of_one_device(table, device)
-    names = table["name"].str.split(".", n=1)
+    names, order = table["name"].str.split(".", n=1), ["images", "set_aside"]
+    table = table.assign(first=~table["quantity"].isin(order)).sort_values("first", kind="stable")
     shown = table.assign(set=names.str[0], finding=names.str[1].str.replace(".", ", ").str.replace("_", " "))
     return shown.pivot_table(index="finding", columns="set", values="value", sort=False).astype(int).rename_axis(
         index=None, columns=None)
