@@ -66,7 +66,12 @@ def test_what_cannot_be_read_is_refused(source, error, words):
         readers.listing(source)
 
 
+def shorter(arrays):
+    return {name: array[:5] if name.startswith("val") else array for name, array in arrays.items()}
+
+
 @pytest.mark.parametrize("name, change, words", [
+    ("breastmnist.npz", shorter, "5 images in val; the official set has 78"),
     ("breastmnist.npz", lambda a: a | {"val_images": a["val_images"][:5]}, "5 images in val; the official set has 78"),
     ("breastmnist.npz", lambda a: {k: v for k, v in a.items() if k != "test_labels"}, "no whole MedMNIST file"),
     ("breastmnist_large.npz", lambda a: a, "NAME_SIZE.npz"),
