@@ -402,10 +402,10 @@ pd.DataFrame({f"split by {by}": {"images in test": s.balanced_accuracy.n,
 # %% [markdown]
 # Split by slice: {value}`01_data:leakage.balanced_accuracy_by_slice|±`. Split by patient:
 # {value}`01_data:leakage.balanced_accuracy_by_patient|±`. The same model on the same images falls by
-# {value}`01_data:leakage.fall|.0f` percentage points, only because it does not meet its patients again. The higher
-# number is not a better model. It answers another question: "which of the heads that I know is this?" Few patients
-# make the fall large, and here they are few. {cite:t}`yagis2021` found the same with real brain MRI, there by tens of
-# percentage points, and also with random labels. The study does not say how it split.
+# {value}`01_data:leakage.fall|.0f`, only because it does not meet its patients again. The higher number is not a better
+# model. It answers another question: "which of the heads that I know is this?" Few patients make the fall large, and
+# here they are few. {cite:t}`yagis2021` found the same with real brain MRI, there by tens of percentage points, and also
+# with random labels. The study does not say how it split.
 #
 # So a data set should name its patients, and a split should be made of them. Where it names none, every result of
 # this package says "no patient ids: slice-level split".
@@ -455,7 +455,7 @@ leaks.checked(book.device)
 #
 # ```{admonition} What we may and may not conclude
 # :class: important
-# These images are drawings with known answers; they rank how models learn this drawing and say nothing about
+# The phantom's images are drawings with known answers; they rank how models learn this drawing and say nothing about
 # patients.
 # ```
 #
