@@ -14,76 +14,46 @@ from typing import Annotated
 
 import typer
 
-from . import commands, console, measuring, results, saliency
+from . import commands, console, measuring
 from .audit import NEAR
-from .checks import one_of
-from .config import ALL_MODELS, CONTROL, MECHANISMS, PRESETS, PROFILES, SETTINGS
+from .config import MECHANISMS
 from .export import DTYPES, RUNTIMES
+from .options import (
+    SOURCES,
+    Baselines,
+    Chapter,
+    Device,
+    Form,
+    Images,
+    Method,
+    Models,
+    Preset,
+    Profile,
+    Run,
+    Runs,
+    Seed,
+    Set,
+    Setting,
+    Source,
+    Subset,
+    option,
+    with_examples,
+)
 from .runtimes import BEST
 from .scaling import PARTS
 
 NOTICE = "For research and teaching, not for clinical use."
 
-
-def _examples(text: str) -> str:
-    """The end of a help page: what may follow `python -m medbench`, one example a line."""
-    lines = "\n".join(f"  python -m medbench {line}" for line in text.strip().splitlines())
-    return f"\b\nExamples:\n{lines}"
-
-
 app = typer.Typer(help=f"Efficient attention for medical images, compared fairly. {NOTICE}", add_completion=False,
                   rich_markup_mode=None, pretty_exceptions_enable=False,
-                  epilog=_examples("train --model fastformer --preset small\ncost --models all\ntrain --help"))
-
-
+                  epilog=with_examples("train --model fastformer --preset small\ncost --models all\ntrain --help"))
 data_app = typer.Typer(help="Look at a data set before it is used.", rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 
-# --------------------------------------------------------------------------------------------- options
-def _option(*names: str, choices=None, metavar: str = "N", **more):
-    """A typer option; a value that is not among `choices` is refused before the command starts."""
-    def check(value):
-        if value and choices:
-            one_of(names[0].lstrip("-"), value, tuple(choices))
-        return value
-    return typer.Option(*names, metavar="|".join(choices) if choices else metavar, callback=check, **more)
-
-
-def _chapter(value: str) -> str:
-    """Refuse the name of a result file that cannot be one."""
-    if value:
-        results.here(value)
-    return value
-
-
-Models = Annotated[list[str], _option("--model", "--models", "-m", metavar="NAMES", help=f"{', '.join(ALL_MODELS)}, or "
-                                      f"all: the seven models, without the control {CONTROL}; several with commas")]
-Preset = Annotated[str, _option("--preset", choices=PRESETS, help="how large the models are")]
-Setting = Annotated[str, _option("--setting", choices=SETTINGS, help="as each mechanism's paper has it, or as the 2022 "
-                                 "study computed it")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes a GPU if there is one")]
-Set = Annotated[list[str], _option("--set", metavar="NAME=VALUE", help="a field of a configuration or an option of "
-                                   "the mechanism, such as lpi=true; may be given several times")]
-Form = Annotated[str, _option("--format", choices=console.FORMATS, help="of what is printed")]
-Seed = Annotated[int, _option("--seed", min=0, help="of weights and training")]
-Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=_chapter, help="also record into that "
-                                      "file of this device's results, such as 10_real")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
-Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
-Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
-SOURCES = "a manifest (.csv), class folders, RadImageNet's folder, a MedMNIST file (.npz) or medmnist:NAME"
-Source = Annotated[str, _option("--data", metavar="SOURCE", help=f"phantom, {SOURCES}")]
-Subset = Annotated[str, _option("--subset", metavar="PART", help="of RadImageNet, such as MR/brain")]
-Profile = Annotated[str, _option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
-                                 "profile that trains this preset")]
-Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
-Method = Annotated[str, _option("--method", choices=saliency.METHODS)]
-
-
 def command(examples: str):
     """Register a command whose help ends with examples, one a line."""
-    return app.command(epilog=_examples(examples))
+    return app.command(epilog=with_examples(examples))
 
 
 # --------------------------------------------------------------------------------------------- commands
@@ -105,7 +75,7 @@ def train(model: Models, preset: Preset = "small", data: Source = "phantom", sub
 
 @command("""evaluate 3f2a
 evaluate 3f2a 9c41 --baselines --record 10_real""")
-def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, _option(
+def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, option(
         "--bootstrap", min=0, help="resamples for the 95 % intervals")] = 1000,
         baselines: Baselines = False, record: Chapter = "", form: Form = "table"):
     """Score runs on their test set.
@@ -117,7 +87,7 @@ def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, _option(
 
 @command("""predict 3f2a scan1.png scan2.png > answers.csv
 predict runs/3f2a scans/*.png --out answers.csv""")
-def predict(run: Run, images: Images, out: Annotated[str, _option(
+def predict(run: Run, images: Images, out: Annotated[str, option(
         "--out", metavar="FILE", help="a CSV file in place of standard output")] = "", device: Device = "auto"):
     """Say what images show, as CSV.
 
@@ -131,13 +101,13 @@ def predict(run: Run, images: Images, out: Annotated[str, _option(
         console.show(rows, "csv", stream)
 
 
-@data_app.command("check", epilog=_examples("""data check brain-tumor-mri/manifest.csv
+@data_app.command("check", epilog=with_examples("""data check brain-tumor-mri/manifest.csv
 data check RadImageNet --subset MR/brain --out report.json
 data check breastmnist.npz --format csv"""))
 def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: Subset = "",
-               near: Annotated[float, _option("--near", help="correlation of thumbnails from which two images count as "
+               near: Annotated[float, option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,
-               out: Annotated[str, _option("--out", metavar="JSON", help="also write everything, with names")] = "",
+               out: Annotated[str, option("--out", metavar="JSON", help="also write everything, with names")] = "",
                record: Chapter = "", form: Form = "table"):
     """Report what is in a data set, and what is wrong with it.
 
@@ -151,9 +121,9 @@ def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOUR
 cost --setting seed --num-classes 1000
 cost --models softmax,window --preset small --img-size 224 --format csv""")
 def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = "faithful",
-         num_classes: Annotated[int, _option("--num-classes", min=1)] = 10,
-         img_size: Annotated[int | None, _option("--img-size", min=1, help="px; by default the preset's")] = None,
-         batch: Annotated[int, _option("--batch", min=1)] = 1, set: Set = (), record: Chapter = "",
+         num_classes: Annotated[int, option("--num-classes", min=1)] = 10,
+         img_size: Annotated[int | None, option("--img-size", min=1, help="px; by default the preset's")] = None,
+         batch: Annotated[int, option("--batch", min=1)] = 1, set: Set = (), record: Chapter = "",
          form: Form = "table"):
     """Count parameters and multiply-adds.
 
@@ -168,13 +138,13 @@ def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = 
 latency --models all --preset small --batch 16 --device cuda --record 12_latency
 latency --self-test --record 12_selftest""")
 def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithful",
-            batch: Annotated[int, _option("--batch", min=1, help="images in one forward pass")] = 1,
-            rounds: Annotated[int, _option("--rounds", min=1, help="interleaved rounds over the models")] = 30,
-            seconds: Annotated[float, _option("--seconds", min=0.1, help="at most, for all models together (by default "
+            batch: Annotated[int, option("--batch", min=1, help="images in one forward pass")] = 1,
+            rounds: Annotated[int, option("--rounds", min=1, help="interleaved rounds over the models")] = 30,
+            seconds: Annotated[float, option("--seconds", min=0.1, help="at most, for all models together (by default "
                                               "120), or for each comparison of the self-test (3.6)")] = None,
             self_test: Annotated[bool, typer.Option("--self-test", help="compare a model with itself, many times, "
                                                     "every second time beside a load")] = False,
-            comparisons: Annotated[int, _option("--comparisons", min=1, help="of the self-test")] = 100,
+            comparisons: Annotated[int, option("--comparisons", min=1, help="of the self-test")] = 100,
             device: Device = "auto", set: Set = (), record: Chapter = "", form: Form = "table"):
     """Time forward passes side by side.
 
@@ -194,10 +164,10 @@ def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithfu
 
 @command("""peers
 peers --mechanism xca,window --batch 1 --seconds 3 --record 12_peers""")
-def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="NAMES", help="several with commas; by "
+def peers(mechanism: Annotated[list[str], option("--mechanism", "-m", metavar="NAMES", help="several with commas; by "
                                                   "default all six")] = (),
-          batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
-          seconds: Annotated[float, _option("--seconds", min=0.1, help="for each contest")] = 20.0,
+          batch: Annotated[list[int], option("--batch", min=1, help="may be given several times")] = (1, 16),
+          seconds: Annotated[float, option("--seconds", min=0.1, help="for each contest")] = 20.0,
           record: Chapter = "", form: Form = "table"):
     """Time our layers beside other people's.
 
@@ -210,9 +180,9 @@ def peers(mechanism: Annotated[list[str], _option("--mechanism", "-m", metavar="
 
 @command("""scaling --record 12_scaling
 scaling --part tokens,batches --seconds 20 --record 12_scaling --again""")
-def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}, "
+def scaling(part: Annotated[list[str], option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}, "
                                                f"{measuring.MEMORY}; several with commas, by default all")] = (),
-            seconds: Annotated[float, _option("--seconds", min=0.1, help="for each size at most")] = 40.0,
+            seconds: Annotated[float, option("--seconds", min=0.1, help="for each size at most")] = 40.0,
             again: Annotated[bool, typer.Option("--again", help="time recorded sizes once more")] = False,
             device: Device = "auto", record: Chapter = "", form: Form = "table"):
     """Time everything at growing sizes.
@@ -229,16 +199,16 @@ def scaling(part: Annotated[list[str], _option("--part", metavar="NAMES", help=f
 runtimes --models all --preset paper --batch 1 --batch 16 --record 12_runtimes
 runtimes --run 3f2a --runtime openvino --dtype float32,bfloat16 --seconds 5""")
 def runtimes(model: Models = ("all",), preset: Preset = "paper",
-             run: Annotated[list[str], _option("--run", metavar="RUN", help="trained models in place of fresh ones; "
+             run: Annotated[list[str], option("--run", metavar="RUN", help="trained models in place of fresh ones; "
                                                "may be given several times")] = (),
-             batch: Annotated[list[int], _option("--batch", min=1, help="may be given several times")] = (1, 16),
-             runtime: Annotated[list[str], _option("--runtime", metavar="NAMES", help=f"several with commas; by "
+             batch: Annotated[list[int], option("--batch", min=1, help="may be given several times")] = (1, 16),
+             runtime: Annotated[list[str], option("--runtime", metavar="NAMES", help=f"several with commas; by "
                                                    f"default {', '.join(RUNTIMES)}")] = (),
-             dtype: Annotated[list[str], _option("--dtype", metavar="NAMES", help=f"several with commas; by default "
+             dtype: Annotated[list[str], option("--dtype", metavar="NAMES", help=f"several with commas; by default "
                                                  f"{', '.join(DTYPES)}")] = (),
-             seconds: Annotated[float, _option("--seconds", min=0.1, help="for the timing of each runtime, dtype and "
+             seconds: Annotated[float, option("--seconds", min=0.1, help="for the timing of each runtime, dtype and "
                                                "batch")] = 60.0,
-             images: Annotated[int, _option("--images", min=0, help="phantoms on which decisions are compared, in the "
+             images: Annotated[int, option("--images", min=0, help="phantoms on which decisions are compared, in the "
                                             "largest batch")] = 500,
              again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
              device: Device = "auto", record: Chapter = "", form: Form = "table"):
@@ -262,9 +232,9 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
 
 @command("""device-report --profile full --budget 9m --resume my-gpu
 device-report --profile laptop --budget 1h --resume my-laptop --device cpu""")
-def device_report(resume: Annotated[str, _option("--resume", metavar="DIR", help="the report's folder; what it has "
+def device_report(resume: Annotated[str, option("--resume", metavar="DIR", help="the report's folder; what it has "
                                                  "already is not measured again")],
-                  budget: Annotated[str, _option("--budget", metavar="TIME", help="such as 9m, 1h30m")] = "9m",
+                  budget: Annotated[str, option("--budget", metavar="TIME", help="such as 9m, 1h30m")] = "9m",
                   profile: Profile = "full", device: Device = "auto", form: Form = "table"):
     """Measure everything about this device.
 
@@ -279,7 +249,7 @@ def device_report(resume: Annotated[str, _option("--resume", metavar="DIR", help
 
 @command("""survive --kills 50
 survive --kills 5 --seed 3 --record 10_survival""")
-def survive(kills: Annotated[int, _option("--kills", min=1, help="that have to land")] = 50, seed: Seed = 0,
+def survive(kills: Annotated[int, option("--kills", min=1, help="that have to land")] = 50, seed: Seed = 0,
             record: Chapter = "", form: Form = "table"):
     """Kill trainings and look how they end.
 
@@ -292,8 +262,8 @@ def survive(kills: Annotated[int, _option("--kills", min=1, help="that have to l
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png
 explain 3f2a scan.png --method occlusion --target normal""")
 def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], method: Method = "integrated_gradients",
-            target: Annotated[str, _option("--target", metavar="CLASS", help="by default the decision")] = "",
-            out: Annotated[str, _option("--out", metavar="PNG")] = "explained.png", device: Device = "auto"):
+            target: Annotated[str, option("--target", metavar="CLASS", help="by default the decision")] = "",
+            out: Annotated[str, option("--out", metavar="PNG")] = "explained.png", device: Device = "auto"):
     """Draw what a decision depends on.
 
     Three pictures: the image, the saliency map, and the map over the image.

@@ -40,7 +40,8 @@ ORDER = [
     {"survival"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"peers", "scaling", "layers", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
-    {"book"}, {"console", "commands", "measuring"}, {"report"}, {"__main__"},
+    {"book"}, {"console", "commands", "measuring"}, {"options", "report"},
+    {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
 GENERAL = {"cost", "counting", "latency", "saliency", "viewing", "localisation", "faithfulness", "mixing", "plots"}
