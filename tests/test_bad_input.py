@@ -66,7 +66,7 @@ def test_models(call, named, no_memory):
     (lambda: TrainingConfig(device="tpu"), ["device is 'tpu'", "'auto', 'cpu', 'cuda'"]),
     (lambda: TrainingConfig(epochs=0), ["epochs is 0", "from 1"]),
     (lambda: TrainingConfig(lr="fast"), ["lr is 'fast'", "number"]),
-    (lambda: TrainingConfig(loss="focal"), ["loss is 'focal'", "'cross_entropy'"]),
+    (lambda: TrainingConfig(loss="dice"), ["loss is 'dice'", "'cross_entropy'", "'focal'"]),
     (lambda: TrainingConfig().replace(learning_rate=1), ["'learning_rate'", "'lr'"]),
     (lambda: DataConfig(prior="flat"), ["prior is 'flat'", "'study', 'sqrt', 'uniform'"]),
     (lambda: DataConfig(img_size=4), ["img_size is 4", "16"]),
