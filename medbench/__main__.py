@@ -15,30 +15,11 @@ from typing import Annotated
 import typer
 
 from . import commands, console, measuring
+from . import options as opt
 from .audit import NEAR
 from .config import MECHANISMS
 from .export import DTYPES, RUNTIMES
-from .options import (
-    SOURCES,
-    Baselines,
-    Chapter,
-    Device,
-    Form,
-    Images,
-    Method,
-    Models,
-    Preset,
-    Profile,
-    Run,
-    Runs,
-    Seed,
-    Set,
-    Setting,
-    Source,
-    Subset,
-    option,
-    with_examples,
-)
+from .options import SOURCES, option, with_examples
 from .runtimes import BEST
 from .scaling import PARTS
 
@@ -61,8 +42,9 @@ def command(examples: str):
 train --model all --preset small --data brain-tumor-mri/manifest.csv
 train --model softmax --preset paper --data RadImageNet --subset MR/brain
 train --model xca --preset smoke --set lpi=true --set epochs=2""")
-def train(model: Models, preset: Preset = "small", data: Source = "phantom", subset: Subset = "",
-          profile: Profile = "", seed: Seed = 0, device: Device = "auto", set: Set = (), form: Form = "table"):
+def train(model: opt.Models, preset: opt.Preset = "small", data: opt.Source = "phantom", subset: opt.Subset = "",
+          profile: opt.Profile = "", seed: opt.Seed = 0, device: opt.Device = "auto", set: opt.Set = (),
+          form: opt.Form = "table"):
     """Train models by the one recipe.
 
     A run that is finished already is loaded, and an interrupted one goes on. The column run names each run for the
@@ -73,11 +55,35 @@ def train(model: Models, preset: Preset = "small", data: Source = "phantom", sub
                  form)
 
 
+@command("""grid --models all --seeds 0-7 --data brain-tumor-mri/manifest.csv
+grid --models softmax,xca --seeds 0,1 --vary lr=0.0005,0.001,0.002
+grid --models all --seeds 0-7 --ray""")
+def grid(model: opt.Models, seeds: Annotated[str, option("--seeds", metavar="LIST", help="such as 0-7 or 0,2,5")] = "0",
+         preset: opt.Preset = "small", data: opt.Source = "phantom", subset: opt.Subset = "", profile: opt.Profile = "",
+         device: opt.Device = "auto", set: opt.Set = (),
+         vary: Annotated[list[str], option("--vary", metavar="NAME=A,B,...", help="a field that takes several values; "
+                                           "may be given several times")] = (),
+         ray: Annotated[bool, typer.Option("--ray", help="on the Ray cluster that RAY_ADDRESS names")] = False,
+         tries: Annotated[int, option("--tries", min=1, help="how often one training may fail")] = 3,
+         again: Annotated[bool, typer.Option("--again", help="forget that trainings failed before")] = False,
+         form: opt.Form = "table"):
+    """Train every model with every seed.
+
+    Side by side where there is room, or on a cluster. The same command passes over what is finished, goes on with what
+    was broken off, and tries again what failed. A table in the terminal shows how far each is.
+    """
+    overrides = ({"subset": subset} if subset else {}) | console.assignments(set)
+    rows = commands.grid(commands.model_names(model), commands.seeds_in(seeds), preset, data, profile or None, device,
+                         overrides, console.choices(vary), ray, tries, again)
+    console.show(rows, form)
+    commands.refuse_failed(rows)
+
+
 @command("""evaluate 3f2a
 evaluate 3f2a 9c41 --baselines --record 10_real""")
-def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, option(
+def evaluate(run: opt.Runs, data: opt.Source = "", bootstrap: Annotated[int, option(
         "--bootstrap", min=0, help="resamples for the 95 % intervals")] = 1000,
-        baselines: Baselines = False, record: Chapter = "", form: Form = "table"):
+        baselines: opt.Baselines = False, record: opt.Chapter = "", form: opt.Form = "table"):
     """Score runs on their test set.
 
     With 95 % intervals. The data are those of the run unless --data names others with the same classes.
@@ -87,8 +93,8 @@ def evaluate(run: Runs, data: Source = "", bootstrap: Annotated[int, option(
 
 @command("""predict 3f2a scan1.png scan2.png > answers.csv
 predict runs/3f2a scans/*.png --out answers.csv""")
-def predict(run: Run, images: Images, out: Annotated[str, option(
-        "--out", metavar="FILE", help="a CSV file in place of standard output")] = "", device: Device = "auto"):
+def predict(run: opt.Run, images: opt.Images, out: Annotated[str, option(
+        "--out", metavar="FILE", help="a CSV file in place of standard output")] = "", device: opt.Device = "auto"):
     """Say what images show, as CSV.
 
     The columns: path, the decision, and each class's probability, as if all classes were as frequent.
@@ -104,11 +110,11 @@ def predict(run: Run, images: Images, out: Annotated[str, option(
 @data_app.command("check", epilog=with_examples("""data check brain-tumor-mri/manifest.csv
 data check RadImageNet --subset MR/brain --out report.json
 data check breastmnist.npz --format csv"""))
-def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: Subset = "",
+def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: opt.Subset = "",
                near: Annotated[float, option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,
                out: Annotated[str, option("--out", metavar="JSON", help="also write everything, with names")] = "",
-               record: Chapter = "", form: Form = "table"):
+               record: opt.Chapter = "", form: opt.Form = "table"):
     """Report what is in a data set, and what is wrong with it.
 
     Images of each class and split, sizes and modes, damaged and blank images, exact and near copies within and across
@@ -120,11 +126,11 @@ def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOUR
 @command("""cost
 cost --setting seed --num-classes 1000
 cost --models softmax,window --preset small --img-size 224 --format csv""")
-def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = "faithful",
+def cost(model: opt.Models = ("all",), preset: opt.Preset = "paper", setting: opt.Setting = "faithful",
          num_classes: Annotated[int, option("--num-classes", min=1)] = 10,
          img_size: Annotated[int | None, option("--img-size", min=1, help="px; by default the preset's")] = None,
-         batch: Annotated[int, option("--batch", min=1)] = 1, set: Set = (), record: Chapter = "",
-         form: Form = "table"):
+         batch: Annotated[int, option("--batch", min=1)] = 1, set: opt.Set = (), record: opt.Chapter = "",
+         form: opt.Form = "table"):
     """Count parameters and multiply-adds.
 
     Of one forward pass in evaluation mode. 1 MAC = 2 FLOP. macs_fvcore counts norms and pooling too.
@@ -137,7 +143,7 @@ def cost(model: Models = ("all",), preset: Preset = "paper", setting: Setting = 
 @command("""latency --models softmax,fastformer --batch 1
 latency --models all --preset small --batch 16 --device cuda --record 12_latency
 latency --self-test --record 12_selftest""")
-def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithful",
+def latency(model: opt.Models = (), preset: opt.Preset = "", setting: opt.Setting = "faithful",
             batch: Annotated[int, option("--batch", min=1, help="images in one forward pass")] = 1,
             rounds: Annotated[int, option("--rounds", min=1, help="interleaved rounds over the models")] = 30,
             seconds: Annotated[float, option("--seconds", min=0.1, help="at most, for all models together (by default "
@@ -145,7 +151,7 @@ def latency(model: Models = (), preset: Preset = "", setting: Setting = "faithfu
             self_test: Annotated[bool, typer.Option("--self-test", help="compare a model with itself, many times, "
                                                     "every second time beside a load")] = False,
             comparisons: Annotated[int, option("--comparisons", min=1, help="of the self-test")] = 100,
-            device: Device = "auto", set: Set = (), record: Chapter = "", form: Form = "table"):
+            device: opt.Device = "auto", set: opt.Set = (), record: opt.Chapter = "", form: opt.Form = "table"):
     """Time forward passes side by side.
 
     In interleaved rounds: the median, its 95 % interval and the ratio to the first model. A model that is timed twice
@@ -168,7 +174,7 @@ def peers(mechanism: Annotated[list[str], option("--mechanism", "-m", metavar="N
                                                   "default all six")] = (),
           batch: Annotated[list[int], option("--batch", min=1, help="may be given several times")] = (1, 16),
           seconds: Annotated[float, option("--seconds", min=0.1, help="for each contest")] = 20.0,
-          record: Chapter = "", form: Form = "table"):
+          record: opt.Chapter = "", form: opt.Form = "table"):
     """Time our layers beside other people's.
 
     On the CPU: the same mechanism, the same shapes, weights copied where they fit, each pair in one interleaved run.
@@ -178,13 +184,26 @@ def peers(mechanism: Annotated[list[str], option("--mechanism", "-m", metavar="N
     console.show(measuring.peers(names, batch, seconds, record or None), form)
 
 
+@command("""throughput
+throughput --models softmax,resnet50 --preset small --batch 32 --record 10_throughput""")
+def throughput(model: opt.Models = ("softmax",), preset: opt.Preset = "paper",
+               batch: Annotated[int, option("--batch", min=1, help="images in one step")] = 16,
+               seconds: Annotated[float, option("--seconds", min=0.1, help="for each model")] = 240.0,
+               record: opt.Chapter = "", form: opt.Form = "table"):
+    """Time our training loop beside timm's.
+
+    On the CPU: the same model, images and batch, a step of each loop in turn. ratio is timm's time over ours.
+    """
+    console.show(measuring.throughput(commands.model_names(model), preset, batch, seconds, record or None), form)
+
+
 @command("""scaling --record 12_scaling
 scaling --part tokens,batches --seconds 20 --record 12_scaling --again""")
 def scaling(part: Annotated[list[str], option("--part", metavar="NAMES", help=f"{', '.join(PARTS)}, "
                                                f"{measuring.MEMORY}; several with commas, by default all")] = (),
             seconds: Annotated[float, option("--seconds", min=0.1, help="for each size at most")] = 40.0,
             again: Annotated[bool, typer.Option("--again", help="time recorded sizes once more")] = False,
-            device: Device = "auto", record: Chapter = "", form: Form = "table"):
+            device: opt.Device = "auto", record: opt.Chapter = "", form: opt.Form = "table"):
     """Time everything at growing sizes.
 
     Single layers against the number of tokens, whole models against image size, threads and batch, until time or memory
@@ -198,7 +217,7 @@ def scaling(part: Annotated[list[str], option("--part", metavar="NAMES", help=f"
 @command("""runtimes
 runtimes --models all --preset paper --batch 1 --batch 16 --record 12_runtimes
 runtimes --run 3f2a --runtime openvino --dtype float32,bfloat16 --seconds 5""")
-def runtimes(model: Models = ("all",), preset: Preset = "paper",
+def runtimes(model: opt.Models = ("all",), preset: opt.Preset = "paper",
              run: Annotated[list[str], option("--run", metavar="RUN", help="trained models in place of fresh ones; "
                                                "may be given several times")] = (),
              batch: Annotated[list[int], option("--batch", min=1, help="may be given several times")] = (1, 16),
@@ -211,7 +230,7 @@ def runtimes(model: Models = ("all",), preset: Preset = "paper",
              images: Annotated[int, option("--images", min=0, help="phantoms on which decisions are compared, in the "
                                             "largest batch")] = 500,
              again: Annotated[bool, typer.Option("--again", help="measure anew what is recorded already")] = False,
-             device: Device = "auto", record: Chapter = "", form: Form = "table"):
+             device: opt.Device = "auto", record: opt.Chapter = "", form: opt.Form = "table"):
     """Time the models in other runtimes.
 
     Eager torch and torch.compile, on a CPU also ONNX Runtime and OpenVINO, on a GPU CUDA graphs, in each dtype: all
@@ -235,7 +254,7 @@ device-report --profile laptop --budget 1h --resume my-laptop --device cpu""")
 def device_report(resume: Annotated[str, option("--resume", metavar="DIR", help="the report's folder; what it has "
                                                  "already is not measured again")],
                   budget: Annotated[str, option("--budget", metavar="TIME", help="such as 9m, 1h30m")] = "9m",
-                  profile: Profile = "full", device: Device = "auto", form: Form = "table"):
+                  profile: opt.Profile = "full", device: opt.Device = "auto", form: opt.Form = "table"):
     """Measure everything about this device.
 
     Costs, latency, memory, energy, runtimes, growing sizes: the most important first, as far as the budget goes. Writes
@@ -249,8 +268,8 @@ def device_report(resume: Annotated[str, option("--resume", metavar="DIR", help=
 
 @command("""survive --kills 50
 survive --kills 5 --seed 3 --record 10_survival""")
-def survive(kills: Annotated[int, option("--kills", min=1, help="that have to land")] = 50, seed: Seed = 0,
-            record: Chapter = "", form: Form = "table"):
+def survive(kills: Annotated[int, option("--kills", min=1, help="that have to land")] = 50, seed: opt.Seed = 0,
+            record: opt.Chapter = "", form: opt.Form = "table"):
     """Kill trainings and look how they end.
 
     Small trainings are killed at random moments, started again until they are done, and compared with one that was not
@@ -261,9 +280,10 @@ def survive(kills: Annotated[int, option("--kills", min=1, help="that have to la
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png
 explain 3f2a scan.png --method occlusion --target normal""")
-def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], method: Method = "integrated_gradients",
+def explain(run: opt.Run, image: Annotated[str, typer.Argument(metavar="IMAGE")],
+            method: opt.Method = "integrated_gradients",
             target: Annotated[str, option("--target", metavar="CLASS", help="by default the decision")] = "",
-            out: Annotated[str, option("--out", metavar="PNG")] = "explained.png", device: Device = "auto"):
+            out: Annotated[str, option("--out", metavar="PNG")] = "explained.png", device: opt.Device = "auto"):
     """Draw what a decision depends on.
 
     Three pictures: the image, the saliency map, and the map over the image.
@@ -272,32 +292,24 @@ def explain(run: Run, image: Annotated[str, typer.Argument(metavar="IMAGE")], me
     print(NOTICE, file=sys.stderr)
 
 
-@command("""real-mri
-real-mri --seed 1 --device cuda""")
-def real_mri(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
-    """Train, score and record all models on brain-tumor-mri.
+@command("""campaign real-mri
+campaign small-mri
+campaign paper-mri --seeds 0-7 --device cuda""")
+def campaign(name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(commands.CAMPAIGNS))],
+             seeds: Annotated[str, option("--seeds", metavar="LIST", help="in place of its own")] = "",
+             device: opt.Device = "auto", form: opt.Form = "table"):
+    """Train, score and record what chapter 10 shows of long runs.
 
-    The data are looked for in the folder that MEDBENCH_DATA names. Chapter 10 shows the records.
+    All models once on brain-tumor-mri or BreastMNIST, which lie in the folder that MEDBENCH_DATA names. With eight
+    seeds, at the recipe's learning rate and at their own: small-mri and small-phantom. Learning curves. The 28 M
+    models. Most take hours, and the same command goes on wherever it was broken off.
     """
-    from .book.real import MRI, record_real
-    console.show(record_real(MRI, seed=seed, device=device), form)
-
-
-@command("""breastmnist
-breastmnist --seed 1 --device cuda""")
-def breastmnist(seed: Seed = 0, device: Device = "auto", form: Form = "table"):
-    """Train, score and record all models on BreastMNIST.
-
-    The file medmnist/breastmnist.npz is looked for in the folder that MEDBENCH_DATA names. Chapter 10 shows the records
-    beside the published scores.
-    """
-    from .book.real import BREAST, record_real
-    console.show(record_real(BREAST, seed=seed, device=device), form)
+    console.show(commands.campaign(name, seeds, device), form)
 
 
 @command("""ceiling
 ceiling --device cuda""")
-def ceiling(profile: Profile = "laptop", seed: Seed = 0, device: Device = "auto", form: Form = "table"):
+def ceiling(profile: opt.Profile = "laptop", seed: opt.Seed = 0, device: opt.Device = "auto", form: opt.Form = "table"):
     """Train, score and record a ResNet-18 for long.
 
     On the phantom, far longer than the models of chapter 10: how much of it can be learned at all. About forty

@@ -105,6 +105,12 @@ def load_state(folder: Path, model: nn.Module,
     return None, {}, said
 
 
+def last_step(folder: Path) -> int:
+    """How many steps the last state of an unfinished run has behind it; 0 where there is none."""
+    found = _states(folder)
+    return _step(found[0]) if found else 0
+
+
 def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
     """Load a state's tensors; returns the best weights among them."""
     parts: dict[str, dict] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from . import results, saliency, training
+from . import grid as grid_module
+from . import places, results, saliency, training
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, model_config
 from .data import load_data, read_image, to_input
-from .experiment import Experiment
+from .experiment import Experiment, profile_of
 from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
 from .models import build_model
 from .readers import medmnist
 
+CAMPAIGNS = ("real-mri", "breastmnist", "small-mri", "small-phantom", "curves", "imbalance", "paper-mri",
+             "paper-phantom")
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
-EXPERIMENT = "experiment.json"                       # beside run.json: the data that the run saw
 
 
 # --------------------------------------------------------------------------------------------- names
@@ -42,6 +45,17 @@ def model_names(given: list[str]) -> list[str]:
     """Models in the order they were asked for, each once; `all` stands for the seven."""
     names = listed(given, "model name", (*ALL_MODELS, "all"))
     return list(dict.fromkeys(n for name in names for n in (MODELS if name == "all" else (name,))))
+
+
+def seeds_in(text: str) -> list[int]:
+    """Seeds from `0-7`, `0,2,5` or both, each once."""
+    found: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not ends or int(ends[2] or ends[1]) < int(ends[1]):
+            raise ValueError(f"seeds is {text!r}; wanted numbers such as 0-7 or 0,2,5")
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return list(dict.fromkeys(found))
 
 
 def runtime_names(given: list[str], device: str) -> list[str]:
@@ -130,9 +144,7 @@ def train(names, preset, source, profile, seed, device, overrides) -> list[dict]
 
 def _train(experiment: Experiment, data) -> dict:
     """Train one model, note beside it which data it saw, and say how it went on validation."""
-    run = training.fit(build_model(experiment.model), data, experiment.training)
-    noted = dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)}
-    write_json(run.directory / EXPERIMENT, noted)
+    run = grid_module.fit(experiment, data)
     best = run.history[run.best_epoch - 1]
     return {"model": experiment.model.name, "run": run.directory.name, "best_epoch": run.best_epoch,
             **{key: value for key, value in best.items() if key.startswith("val_")},
@@ -142,6 +154,60 @@ def _train(experiment: Experiment, data) -> dict:
 def _said(data) -> dict:
     """What goes with every result on these data, as a column."""
     return {"caveats": "; ".join(data.caveats)} if data.caveats else {}
+
+
+def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tries, again) -> list[dict]:
+    """Every model with every seed and every combination of what varies; one row a training."""
+    if device != "cuda" or not ray:
+        resolve_device(device)
+    given, size = {"source": data_source(source), "device": device, **overrides}, profile_of(preset, profile)
+    experiments, labels = [], []
+    for seed, *values in itertools.product(seeds, *vary.values()):
+        chosen = dict(zip(vary, values))
+        labels += [", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in chosen.items())])] * len(names)
+        experiments += [Experiment.preset(preset, name, seed, size, **(given | chosen)) for name in names]
+    place = places.OnRay(experiments[0].training) if ray else None
+    opened = {e.data: load_data(e.data) for e in experiments}
+    print("\n".join(dict.fromkeys(note for data in opened.values() for note in data.notes)), file=sys.stderr)
+    ready = [e.on(len(opened[e.data].classes), len(opened[e.data].train), keep_epochs="epochs" in (overrides | vary))
+             for e in experiments]
+    jobs = grid_module.train(ready, place, labels=labels, tries=tries, again=again)
+    return [_grid_row(job, list(vary), opened[job.experiment.data]) for job in jobs]
+
+
+def _grid_row(job, varied: list[str], data) -> dict:
+    """How a training went, or why it failed."""
+    fields = dataclasses.asdict(job.experiment.data) | dict(job.experiment.model.options) \
+        | dataclasses.asdict(job.experiment.training)
+    row = {"model": job.name, "seed": job.experiment.training.seed, **{name: fields.get(name) for name in varied},
+           "run": job.folder.name, "state": job.state}
+    done = read_json(job.folder / "run.json") if job.state != "failed" else None
+    if done:
+        best = done["history"][done["best_epoch"] - 1]
+        row |= {key: value for key, value in best.items() if key.startswith("val_")} | {"seconds": done["seconds"]}
+    return row | ({"reason": job.failures[-1]} if job.state == "failed" else {}) | _said(data)
+
+
+def refuse_failed(rows: list[dict]) -> None:
+    """Raises RuntimeError where trainings of a grid failed."""
+    failed = [row for row in rows if row["state"] == "failed"]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(rows)} trainings failed, as the column reason says; the others are "
+                           f"done. Mend the cause and say --again to try them once more")
+
+
+def campaign(name: str, seeds: str, device: str) -> list[dict]:
+    """One of the long runs, by its name."""
+    from .book import campaigns, real
+    one_of("campaign", name, CAMPAIGNS)
+    chosen = seeds_in(seeds) if seeds else None
+    once = {"real-mri": real.MRI, "breastmnist": real.BREAST}
+    if name not in once:
+        return campaigns.run(name, device=device, seeds=chosen)
+    if chosen and len(chosen) > 1:
+        raise ValueError(f"{name} trains each model once, but --seeds names {len(chosen)} seeds; give one, or use "
+                         f"small-mri")
+    return real.record_real(once[name], seed=chosen[0] if chosen else 0, device=device)
 
 
 def survive(kills: int, seed: int, chapter: str | None) -> list[dict]:
@@ -183,7 +249,7 @@ def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
 
 def _experiment(run, source: str | None) -> Experiment:
     """What the run was, as `train` noted it; on another data set if one is given."""
-    noted = read_json(run.directory / EXPERIMENT)
+    noted = read_json(run.directory / grid_module.EXPERIMENT)
     if noted is None and source is None:
         raise ValueError(f"run {run.directory.name} does not say which data it was trained on; name them with --data")
     config = run.model.config
@@ -227,7 +293,7 @@ def explain(name: str, path: str, method: str, target: str | None, out: str, dev
         one_of("target", target, run.classes)
     balanced = training.predict(run.model, images) - np.log(run.prior)
     label = int(balanced.argmax()) if target is None else run.classes.index(target)
-    grey = (read_json(run.directory / EXPERIMENT) or {}).get("mean_grey")
+    grey = (read_json(run.directory / grid_module.EXPERIMENT) or {}).get("mean_grey")
     options = {"baseline": grey} if grey is not None and method in ("integrated_gradients", "occlusion") else {}
     maps = saliency.explain(method, run.model, to_input(images, run.model.config.in_chans), label, **options)
     axes = plots.saliency_grid(images, maps.map, titles=[run.classes[label].replace("_", " ")])

@@ -106,14 +106,29 @@ def _short(value) -> str:
 # --------------------------------------------------------------------------------------------- input
 def assignments(given: list[str]) -> dict:
     """`["r=16", "lpi=true"]` as a dict; numbers, tuples and booleans are read as such, the rest stays text."""
-    found = {}
+    return {name: _value(text) for name, text in _pairs(given, "--set", "such as --set epochs=3")}
+
+
+def choices(given: list[str]) -> dict[str, list]:
+    """`["lr=0.001,0.002"]` as a dict of lists, its values read as those of `assignments`."""
+    return {name: [_value(part) for part in text.split(",") if part.strip()]
+            for name, text in _pairs(given, "--vary", "such as --vary lr=0.001,0.002")}
+
+
+def _pairs(given: list[str], option: str, example: str) -> list[tuple[str, str]]:
+    found = []
     for text in given:
         name, sign, value = text.partition("=")
         if not sign or not name.isidentifier():
-            raise ValueError(f"--set got {text!r}; wanted name=value, such as --set epochs=3")
-        try:
-            found[name] = {"true": True, "false": False}.get(value.lower(), None) \
-                if value.lower() in ("true", "false") else ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
+            raise ValueError(f"{option} got {text!r}; wanted name=value, {example}")
+        found.append((name, value))
     return found
+
+
+def _value(text: str):
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        return text

@@ -50,7 +50,7 @@ class Experiment(Config):
         Raises: ValueError for an unknown preset, model, profile or value.
         """
         one_of("preset", preset, tuple(PRESETS))
-        size = profile if isinstance(profile, Profile) else PROFILES[_profile_name(preset, profile)]
+        size = profile if isinstance(profile, Profile) else PROFILES[profile_of(preset, profile)]
         shape = {name: PRESETS[preset][name] for name in ("img_size", "in_chans")}
         data = shape | {name: getattr(size, name) for name in ("num_train", "num_val", "num_test_per_class")}
         data |= _take(DataConfig, overrides)
@@ -62,8 +62,9 @@ class Experiment(Config):
         return cls(model_config(model, preset, seed=seed, **rest), DataConfig(**data), TrainingConfig(**training))
 
 
-def _profile_name(preset: str, name: str | None) -> str:
+def profile_of(preset: str, name: str | None = None) -> str:
     """The profile asked for, or the one whose chapters train this preset."""
+    one_of("preset", preset, tuple(PRESETS))
     if name is None:
         return next(p.name for p in PROFILES.values() if p.preset == preset)
     one_of("profile", name, tuple(PROFILES))

@@ -117,13 +117,13 @@ def without_folders(text: str) -> str:
 def progress(total: int, description: str, unit: str = "it", show: bool = True, initial: int = 0):
     """A tqdm bar on standard error; from a notebook it goes to the terminal behind it, never into the notebook."""
     from tqdm import tqdm
-    stream = _terminal() if show else None
+    stream = terminal() if show else None
     live = stream is not None and stream.isatty()
     return tqdm(total=total, initial=initial, desc=description, unit=unit, file=stream, disable=stream is None,
                 dynamic_ncols=live, leave=True, mininterval=0.5 if live else 10.0, maxinterval=1.0 if live else 10.0)
 
 
-def _terminal():
+def terminal():
     """Standard error, or the terminal that a notebook's kernel was started from; `None` where there is none."""
     behind = getattr(sys.stderr, "_original_stdstream_copy", None)          # ipykernel keeps the real one there
     if behind is not None:

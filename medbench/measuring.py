@@ -122,6 +122,18 @@ def peers(mechanisms, batches, seconds: float, chapter: str | None) -> list[dict
     return rows
 
 
+def throughput(names, preset: str, batch: int, seconds: float, chapter: str | None) -> list[dict]:
+    """Our training loop beside timm's, one row a model and loop."""
+    from .throughput import race
+    to, rows = results.here(chapter, "cpu") if chapter else None, []
+    for name in names:
+        found = race(name, preset, batch, seconds=seconds)
+        rows += found.lines()
+        if to:
+            results.record(f"throughput.{preset}.{name}", found, to=to)
+    return rows
+
+
 def scaling(parts, seconds: float, device: str, again: bool, chapter: str | None) -> list[dict]:
     """Times at growing sizes, one row a contender and size, each size recorded as it is done; sizes that the file has
     are not timed again. What may be concluded goes to standard error, and into the file as sentences."""

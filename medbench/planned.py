@@ -1,7 +1,7 @@
 r"""Planned comparisons: each mechanism against one reference, over several seeds and all test images.
 
-What lives here, top to bottom: `Planned`, one comparison; `Family`, all of them; `compare`; scores of resampled images;
-the p of seeds and images together; the smallest difference that would be found.
+What lives here, top to bottom: `Planned`, one comparison; `Mean`, one model's score; `Family`, all of them; `compare`;
+scores of resampled images; the p of seeds and images together; the smallest difference that would be found.
 
 Symbols: S seeds, n images, R resamples, $d_s$ the difference of two models' scores with seed s.
 
@@ -102,12 +102,37 @@ class Planned:
 
 
 @dataclass(frozen=True, eq=False)
+class Mean:
+    """One model's score, the mean over `values` (S,), with 95 % over seeds and images together."""
+
+    name: str
+    quantity: str
+    values: np.ndarray
+    low: float
+    high: float
+    n: int
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return float(np.mean(self.values))
+
+    def rows(self) -> list[dict]:
+        """One record, the seeds' own scores in `samples`."""
+        row = {"quantity": self.quantity, "value": self.value, "low": self.low, "high": self.high, "unit": "1",
+               "n": self.n, "samples": self.values.tolist(), "context": {"seeds": len(self.values)}}
+        return [with_caveats(row, self.caveats)]
+
+
+@dataclass(frozen=True, eq=False)
 class Family:
     """All planned comparisons of one data set. `spread` (m, 2): the standard deviation of each difference over seeds,
-    and over resampled seeds and images together."""
+    and over resampled seeds and images together. `scores`: of each model, the reference first."""
 
     comparisons: tuple[Planned, ...]
     spread: np.ndarray
+    scores: tuple[Mean, ...] = ()
 
     @cached_property
     def detectable(self) -> float:
@@ -164,8 +189,9 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
     S, priors, groups = counts[reference], priors or {}, getattr(split, "groups", None)
     tasks = [[Task(logits, split, priors.get(name)) for logits in runs[name]] for name in (reference, *names)]
     points, drawn = _scores(tasks, quantity, split, groups, bootstrap, seed)           # (m, S), (R, m, S)
-    apart, spread = points[1:] - points[:1], drawn[:, 1:] - drawn[:, :1]
-    means = _seeds_too(spread, seed + 1)                                                # (R, m - 1)
+    apart = points[1:] - points[:1]
+    overall = _seeds_too(drawn, seed + 1)                                               # (R, m)
+    means = overall[:, 1:] - overall[:, :1]
     p_seeds = np.array([sign_flip(d) for d in apart])
     p_images = _p(means)
     corrected = holm(np.maximum(p_seeds, p_images))
@@ -176,7 +202,10 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
                           None if groups is None else len(np.unique(groups)), tuple(getattr(split, "caveats", ())))
                   for i, name in enumerate(names))
     over_seeds = apart.std(1, ddof=1) if S > 1 else np.full(len(names), np.nan)
-    return Family(found, np.column_stack([over_seeds, np.nanstd(means, axis=0)]))
+    low, high = np.nanpercentile(overall, (2.5, 97.5), axis=0)
+    scores = tuple(Mean(name, quantity, points[i], float(low[i]), float(high[i]), len(split.labels),
+                        tuple(getattr(split, "caveats", ()))) for i, name in enumerate((reference, *names)))
+    return Family(found, np.column_stack([over_seeds, np.nanstd(means, axis=0)]), scores)
 
 
 def _scores(tasks, quantity: str, split, groups, bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +238,7 @@ def balanced(counts: np.ndarray, tasks) -> np.ndarray:
 
 # --------------------------------------------------------------------------------------------- both kinds of noise
 def _seeds_too(spread: np.ndarray, seed: int) -> np.ndarray:
-    r"""Differences on resampled images (R, m, S), averaged over resampled seeds: (R, m).
+    r"""Scores or differences on resampled images (R, m, S), averaged over resampled seeds: (R, m).
 
     S - 1 of the S seeds are drawn with replacement, since the mean of S draws would vary too little, by (S - 1) / S
     (Rao & Wu 1988, J. Am. Stat. Assoc. 83, 231-241). And what the seeds add is stretched by $t_{S-1} / z$ at 97.5 %, as

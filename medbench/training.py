@@ -1,7 +1,7 @@
 """`fit`: one recipe for every model.
 
-What lives here, top to bottom: `Run`; `fit` and its checks; `load_run`. `loop` has the steps, `recipe` their parts,
-`checkpoint` the files; `predict` and `evaluate` are those of `inference`.
+What lives here, top to bottom: `Run`; `fit`, where it keeps a run, its checks; `load_run`. `loop` has the steps,
+`recipe` their parts, `checkpoint` the files; `predict` and `evaluate` are those of `inference`.
 
 The recipe: AdamW, linear warm-up and cosine, clipped gradients, flips and shifts, bf16 where that is faster. The order
 of images, their augmentation and dropout depend on (seed, epoch, step) alone, so a run that was broken off, by a kill
@@ -27,7 +27,8 @@ from .files import cache_dir, read_json
 from .inference import evaluate, predict
 from .loop import SELECTION, Loop, validation_scores
 
-__all__ = ["RECIPE_VERSION", "SELECTION", "Run", "evaluate", "fit", "load_run", "predict", "validation_scores"]
+__all__ = ["RECIPE_VERSION", "SELECTION", "Run", "evaluate", "fit", "load_run", "predict", "run_folder",
+           "validation_scores"]
 
 RECIPE_VERSION = 6                 # raise it when a change to the code changes what is trained
 
@@ -100,10 +101,9 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     config = recipe.resolve(training)
     _check(model, data)
     world = distributed.world(config)
-    key = fingerprint(RECIPE_VERSION, _identity(model), data.fingerprint, config)
-    folder = cache_dir(cache) / "runs" / key
+    folder = run_folder(model, data, config, cache)
     model.decision_prior = recipe.prior_behind(config, data.prior)
-    run = Run(model, key, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
+    run = Run(model, folder.name, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
               caveats=data.caveats)
     with world.alone_in(folder):
         done = checkpoint.load_run(folder)
@@ -116,6 +116,13 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     done = checkpoint.load_run(folder)
     model.to(world.device)
     return _filled(run, *done)
+
+
+def run_folder(model: nn.Module, data: Data, training: TrainingConfig, cache=None) -> Path:
+    """Where `fit` keeps this run, named by the fingerprint of all that it depends on; the model is one not yet trained.
+    """
+    key = fingerprint(RECIPE_VERSION, _identity(model), data.fingerprint, recipe.resolve(training))
+    return cache_dir(cache) / "runs" / key
 
 
 def _about(run: Run) -> dict:

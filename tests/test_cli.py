@@ -17,7 +17,8 @@ from medbench import commands, console, measuring, results
 from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
 
-LONG = ("book", "real-mri", "breastmnist", "ceiling", "peers", "scaling", "runtimes", "device-report")   # take long
+# commands that take long
+LONG = ("book", "campaign", "ceiling", "grid", "throughput", "peers", "scaling", "runtimes", "device-report")
 TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
 
 
@@ -93,7 +94,7 @@ def shrunk(example: str, run: str) -> list[str]:
 
 def test_help_lists_the_commands_and_each_has_examples(capsys):
     names = ("train", "data", "evaluate", "predict", "cost", "latency", "peers", "scaling", "runtimes",
-             "device-report", "explain", "real-mri", "breastmnist", "ceiling", "book")
+             "device-report", "explain", "grid", "campaign", "ceiling", "survive", "throughput", "book")
     overview = succeeds(capsys)
     assert overview == succeeds(capsys, "--help") and "not for clinical use" in " ".join(overview.split())
     for name in names:
@@ -212,7 +213,7 @@ def test_values_typed_on_the_command_line():
 
 # --------------------------------------------------------------------------------------------- errors
 @pytest.mark.parametrize("line, named", [
-    ("trian", ["'trian'", "allowed: train, evaluate, predict, cost, latency, peers, scaling, runtimes, device-report"]),
+    ("trian", ["'trian'", "allowed: train, grid, evaluate, predict, cost, latency, peers, throughput"]),
     ("cost --modle softmax", ["--modle", "allowed: --model, --preset"]),
     ("cost --models softmax,fastfromer", ["model name is 'fastfromer'", *ALL_MODELS]),
     ("cost --preset tiny", ["preset is 'tiny'", "'paper', 'small', 'smoke'"]),
@@ -324,4 +325,4 @@ def test_the_ceiling_is_recorded(capsys, place, monkeypatch):
 
 def test_real_mri_says_where_to_put_the_data(capsys, monkeypatch):
     monkeypatch.setenv("MEDBENCH_DATA", "/nowhere/at/all")
-    assert "MEDBENCH_DATA is '/nowhere/at/all', which is no folder; set it" in fails(capsys, "real-mri")
+    assert "MEDBENCH_DATA is '/nowhere/at/all', which is no folder; set it" in fails(capsys, "campaign", "real-mri")

@@ -6,29 +6,19 @@ model with one of them; tables for the page.
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from statistics import NormalDist
 
 import numpy as np
 
-from .. import config, machine, metrics, recipe, results
-from .. import data as data_module
+from .. import config, grid, metrics, places, results
 from ..checks import one_of
 from ..experiment import Experiment
-from ..files import environment, progress
 from ..models import build_model
 from ..training import Run, fit, predict
 from .tables import in_words, of_one_device, with_interval
 
 REAL, PUBLISHED = "10_real", "10_medmnist"                     # where the records of real images are kept
-GIGABYTE = 2**30
-KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
-    hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,43 +48,20 @@ def train_all(experiments, data) -> list[Trained]:
 
 
 def train_together(experiments) -> list:
-    """Train what is not finished, each in a process of its own, as many at a time as there are cores for their threads.
+    """Train what is not finished, as many at a time as there are cores for their threads: `grid.train`.
 
     Returns: the logits (n, k) on the test set of each; None of each where nothing can run side by side, on a GPU or one
         core: then nothing is done here.
-    Why: small models leave a second thread half idle. On two cores softmax attention trains on 201 images a second with
-    one thread and on 270 with two; two models at a time make 400. The processes keep the memory that they free, in huge
-    pages: without that a step of softmax attention takes 63 ms, with it 58.
+    Raises: RuntimeError: one failed.
     """
-    training = recipe.resolve(experiments[0].training)
-    at_a_time = machine.cores() // training.threads if training.device == "cpu" else 1
-    if min(at_a_time, len(experiments)) < 2:
+    place = places.Here(experiments[0].training)
+    if min(place.room, len(experiments)) < 2:
         return [None] * len(experiments)
-    processes = {"mp_context": get_context("spawn"), "initializer": _end_with, "initargs": (os.getpid(),)}
-    with environment(GLIBC_TUNABLES=KEEP_MEMORY), ProcessPoolExecutor(at_a_time, **processes) as pool:
-        jobs = [pool.submit(_train, exp) for exp in experiments]
-        with progress(len(jobs), f"training, {at_a_time} at a time", "model") as bar:
-            for job in as_completed(jobs):
-                job.result()
-                bar.update()
-        return [job.result() for job in jobs]
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent is gone: whoever is killed must not leave trainings behind."""
-    def watch():
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _train(exp: Experiment) -> np.ndarray:
-    """One training, in its own process; the run is left in the cache, its logits on the test set come back."""
-    data = data_module.load_data(exp.data)
-    run = fit(build_model(exp.model), data, exp.training, progress=False)
-    with recipe.threads(run.training.threads):
-        return predict(run.model, data.test)
+    jobs = grid.train(experiments, place, logits=True)
+    for job in jobs:
+        if job.state == "failed":
+            raise RuntimeError(f"the training of {job.title} failed: {job.failures[-1]}")
+    return [job.logits for job in jobs]
 
 
 def by_name(trained) -> dict[str, list[Trained]]:
@@ -234,7 +201,7 @@ def real_records(device="auto", chapter: str = REAL):
     table = table[table.chapter == chapter]
     if not len(table):
         command = {REAL: "real-mri", PUBLISHED: "breastmnist"}[chapter]
-        raise LookupError(f"there are no records {chapter}; `python -m medbench {command}` makes them")
+        raise LookupError(f"there are no records {chapter}; `python -m medbench campaign {command}` makes them")
     return of_one_device(table, device)
 
 

@@ -1,8 +1,8 @@
 """The records of real images: the eight models and the baselines on brain-tumor-mri and on BreastMNIST.
 
 What lives here, top to bottom: `RealSet`, what a data set is and what its results have to say; the two sets; what was
-published for BreastMNIST; `record_real`, which `python -m medbench real-mri` and `breastmnist` call where the data are.
-`make book` never needs them: chapter 10 reads the committed records.
+published for BreastMNIST; `record_real`, which `python -m medbench campaign` calls as `real-mri` and `breastmnist`
+where the data are. `make book` never needs them: chapter 10 reads the committed records.
 """
 
 from __future__ import annotations

@@ -1,0 +1,217 @@
+"""Where the trainings of a grid run: in processes of this machine, or as tasks of a Ray cluster.
+
+What lives here, top to bottom: `Answer`, how one start ended; `Place`, what a place can do; `Here`; `OnRay`.
+
+A place starts a training and says how it ended: well, with an error, or killed. What follows from that is for `grid`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import machine, recipe
+from .config import TrainingConfig
+from .experiment import Experiment
+from .files import environment
+
+WORK = ("medbench.grid", "work")                             # what is done at a place
+FINAL = (FloatingPointError, ValueError, TypeError, LookupError)       # the same each time
+GIGABYTE = 2**30
+KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
+    hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
+PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # variables that tasks on other nodes get
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a start ended.
+
+    `reason`: an error in words, `None` where it went well. `killed`: the process was ended from outside. `final`: it
+    would end the same if started again. `logits` (n, k) on the test set, where they were wanted.
+    """
+
+    reason: str | None = None
+    killed: bool = False
+    final: bool = False
+    logits: np.ndarray | None = None
+
+
+class Place:
+    """Where trainings run. Leaving its `with` block ends what still runs there."""
+
+    room = 1                                                 # how many may be started at a time
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """End what still runs."""
+
+    def resolve(self, config: TrainingConfig) -> TrainingConfig:
+        """`recipe.resolve` for the machines of this place."""
+        return recipe.resolve(config)
+
+    def start(self, key: Any, experiment: Experiment, logits: bool) -> None:
+        """Start a training; `key` stands for it in `ended`."""
+        raise NotImplementedError
+
+    def ended(self, seconds: float) -> list[tuple[Any, Answer]]:
+        """What ended, waiting for it at most so long."""
+        raise NotImplementedError
+
+
+def _work(experiment: Experiment, logits: bool) -> np.ndarray | None:
+    module, name = WORK
+    return getattr(importlib.import_module(module), name)(experiment, logits)
+
+
+def _failure(error: BaseException) -> Answer:
+    return Answer(f"{type(error).__name__}: {error}", final=isinstance(error, FINAL))
+
+
+# --------------------------------------------------------------------------------------------- this machine
+class Here(Place):
+    """Processes of this machine, as many at a time as there are cores for their threads; one on a GPU.
+
+    Why: small models leave a second thread half idle. On two cores softmax attention trains on 201 images a second with
+    one thread and on 270 with two; two models at a time make 400. The processes keep the memory that they free, in huge
+    pages: without that a step of softmax attention takes 63 ms, with it 58.
+    """
+
+    def __init__(self, config: TrainingConfig):
+        config = recipe.resolve(config)
+        self.room = max(1, machine.cores() // config.threads) if config.device == "cpu" else 1
+        self.running: dict = {}                              # our end of the pipe -> (key, process)
+
+    def __exit__(self, *_):
+        for _, process in self.running.values():
+            process.kill()                                   # by its pid; a training may be killed at any moment
+            process.join()
+
+    def start(self, key: Any, experiment: Experiment, logits: bool) -> None:
+        """A process of its own for each: what one leaves in memory, or dies of, is no matter to the next."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_in_process, args=(theirs, os.getpid(), experiment, logits))
+        with environment(GLIBC_TUNABLES=KEEP_MEMORY):
+            process.start()
+        theirs.close()
+        self.running[ours] = key, process
+
+    def ended(self, seconds: float) -> list[tuple[Any, Answer]]:
+        """What ended, waiting for it at most so long."""
+        found = []
+        for pipe in multiprocessing.connection.wait(list(self.running), seconds):
+            key, process = self.running.pop(pipe)
+            try:
+                answer = pipe.recv()
+            except EOFError:
+                process.join()
+                answer = Answer(f"the process was ended from outside, with code {process.exitcode}", killed=True)
+            process.join()
+            found.append((key, answer))
+        return found
+
+
+def _in_process(pipe, parent: int, experiment: Experiment, logits: bool) -> None:
+    """What a process of `Here` does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)             # an interrupt is for the parent, which then ends this one
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        answer = Answer(logits=_work(experiment, logits))
+    except Exception as error:
+        answer = _failure(error)
+    pipe.send(answer)
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent is gone: whoever is killed must not leave trainings behind."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
+
+
+# --------------------------------------------------------------------------------------------- Ray
+class OnRay(Place):
+    """Tasks of the Ray cluster at `RAY_ADDRESS`: `threads` processors each, and a GPU for `cuda`.
+
+    Every node has to have medbench, and to see `MEDBENCH_CACHE` and the data under the same paths. Ray's own retries
+    are off: `grid` counts them.
+    """
+
+    def __init__(self, config: TrainingConfig, address: str | None = None):
+        address = address or os.environ.get("RAY_ADDRESS")
+        if not address:
+            raise ValueError("RAY_ADDRESS is not set; wanted the address of a running Ray cluster, such as "
+                             "10.0.0.5:6379; leave --ray out to train on this machine")
+        if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+            raise ValueError(f"RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']!r}; wanted 'token': Ray's ports listen on "
+                             f"all interfaces, and without a token whoever reaches them runs code on the cluster")
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}       # read when ray is imported
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("--ray needs the package ray; say pip install 'medbench[ray]'") from error
+        self.ray, self.address = ray, address
+        self.refs: dict = {}
+        self.resolved: dict[TrainingConfig, TrainingConfig] = {}
+
+        self._connect()
+        self.gpu = config.device.startswith("cuda")
+        self.room = 10**6                                    # Ray itself lets wait what finds no free node
+
+    def _connect(self) -> None:
+        try:
+            self.ray.init(self.address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError) as error:     # Ray's own messages run over many lines
+            raise RuntimeError(f"there is no Ray cluster at {self.address!r} that takes our token "
+                               f"({type(error).__name__}: {str(error).strip().splitlines()[0]}); start it as "
+                               f"book/train-on-a-cluster.md says") from error
+
+    def __exit__(self, *_):
+        for ref in self.refs:
+            self.ray.cancel(ref, force=True)
+        self.ray.shutdown()                                  # our own connection; the cluster stays
+
+    def resolve(self, config: TrainingConfig) -> TrainingConfig:
+        """As a node of the cluster resolves it, not this machine."""
+        if config not in self.resolved:
+            self.resolved[config] = self.ray.get(self._task(recipe.resolve, config).remote(config))
+        return self.resolved[config]
+
+    def _task(self, function, config: TrainingConfig):
+        """A function as a Ray task in a process of its own, with the processors that a training takes."""
+        given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        threads = str(config.threads or 1)
+        given |= {"GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": threads, "RAY_USAGE_STATS_ENABLED": "0"}
+        return self.ray.remote(num_cpus=config.threads or 1, num_gpus=int(self.gpu), max_retries=0, max_calls=1,
+                               runtime_env={"env_vars": given})(function)
+
+    def start(self, key: Any, experiment: Experiment, logits: bool) -> None:
+        """Give the cluster a task; it runs as soon as a node has room."""
+        ref = self._task(_work, experiment.training).remote(experiment, logits)
+        self.refs[ref] = key
+
+    def ended(self, seconds: float) -> list[tuple[Any, Answer]]:
+        """What ended, waiting for it at most so long."""
+        done, _ = self.ray.wait(list(self.refs), timeout=seconds)
+        return [(self.refs.pop(ref), self._answer(ref)) for ref in done]
+
+    def _answer(self, ref) -> Answer:
+        errors = self.ray.exceptions
+        try:
+            return Answer(logits=self.ray.get(ref))
+        except errors.RayTaskError as error:
+            return _failure(error.cause or error)
+        except errors.RayError as error:                     # the worker or its node is gone
+            return Answer(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}", killed=True)

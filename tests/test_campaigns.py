@@ -1,0 +1,167 @@
+"""The long runs in small: each score is recorded, rates are chosen on validation, a run broken off goes on."""
+
+import json
+
+import pytest
+
+import medbench as mb
+from medbench import commands, grid
+from medbench.book import campaigns
+from medbench.book.campaigns import CAMPAIGNS, Campaign
+
+SMALL = (("num_train", 24), ("num_val", 20), ("num_test_per_class", 2), ("epochs", 1), ("threads", 1))
+MODELS = ("softmax", "xca", "none")
+TINY = {c.name: c for c in (
+    Campaign("tiny", "10_tiny", "smoke", None, MODELS, (0, 1), changes=SMALL),
+    Campaign("curve", "10_curve", "smoke", None, MODELS[:2], (0,), False, (12, 24), changes=SMALL),
+    Campaign("rare", "10_rare", "smoke", None, MODELS[:1], (0,), False, changes=SMALL,
+             choices=(("as_is", ()), ("even", (("sampling", "balanced"),)), ("sharp", (("loss", "focal"),)))))}
+
+
+@pytest.fixture
+def go(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(grid.places, "Here", Beside)
+    to = tmp_path / "mine" / "10_tiny.json"
+    return to, lambda name="tiny", **more: campaigns.run(name, device="cpu", bootstrap=20, to=to, campaigns=TINY,
+                                                         show=False, **more)
+
+
+class Beside(grid.places.Place):
+    """Trains in this process, which saves starting others."""
+
+    def __init__(self, config):
+        self.done, self.started = [], []
+
+    def start(self, key, experiment, logits):
+        self.done.append((key, grid.places.Answer(logits=grid.work(experiment, logits))))
+
+    def ended(self, seconds):
+        found, self.done = self.done, []
+        return found
+
+
+def named(to):
+    return {(r["name"], r.get("seed")): r for r in json.loads(to.read_text())["records"]}
+
+
+def test_a_campaign_records_runs_means_rates_and_comparisons(go):
+    to, run = go
+    rows = run()
+    assert {(row["model"], row["recipe"]) for row in rows} == {(m, r) for m in MODELS for r in ("same", "tuned")}
+    found = named(to)
+    for name in MODELS:
+        each = [found[f"phantom.same.{name}.balanced_accuracy", seed]["value"] for seed in (0, 1)]
+        mean = found[f"phantom.same.{name}.mean.balanced_accuracy", None]
+        assert mean["samples"] == pytest.approx(each) and mean["value"] == pytest.approx(sum(each) / 2)
+        assert mean["low"] <= mean["value"] <= mean["high"] and mean["context"]["recipe"] == "same"
+        assert found[f"phantom.same.{name}.training_seconds", 0]["value"] > 0
+        tried = {f: found[f"rates.{name}.val_macro_auroc.x{f}", 0] for f in ("0.5", "1", "2")}
+        best = max(r["value"] for r in tried.values())
+        tuned = found[f"phantom.tuned.{name}.balanced_accuracy", 1]["context"]["lr"]
+        assert tuned in [r["context"]["lr"] for r in tried.values() if r["value"] == best]
+        before, after = (found[f"phantom.same.{name}.calibration_error{end}", 0] for end in ("", ".tempered"))
+        assert before["low"] <= before["value"] <= before["high"] and after["value"] is not None
+        assert found[f"phantom.same.{name}.temperature", 0]["value"] > 0
+    one = found["planned.same.xca.balanced_accuracy_difference", None]
+    assert one["context"]["second"] == "softmax" and one["context"]["seeds"] == 2
+    assert ("planned.same.none.balanced_accuracy_difference", None) not in found          # the control is no rival
+    assert ("control.same.softmax.balanced_accuracy_difference", None) in found
+    assert found["planned.tuned.detectable_difference", None]["reason"] == "too few seeds"
+
+
+def test_no_test_score_is_made_while_a_rate_is_chosen(go, monkeypatch):
+    to, run = go
+    seen = []
+    monkeypatch.setattr(grid, "answers", lambda run, data: seen.append(run.training.lr) or pytest.fail("looked"))
+    campaign = campaigns._Going(TINY["tiny"], (0,), "cpu", 20, to, False)
+    assert set(campaign.rates()) == set(MODELS) and not seen
+
+
+@pytest.mark.parametrize("scores, factor", [
+    ({1.0: 0.6, 0.5: 0.7, 2.0: 0.6}, 0.5), ({0.5: 0.6, 2.0: 0.9, 1.0: 0.8}, 2.0), ({2.0: 0.7, 0.5: 0.7, 1.0: 0.7}, 1.0),
+    ({2.0: 0.5}, 2.0)])
+def test_the_rate_with_the_best_validation_is_chosen_and_of_equals_the_recipes(scores, factor):
+    assert campaigns.chosen(scores) == factor
+
+
+def test_what_is_recorded_stays_when_a_campaign_is_broken_off(go, monkeypatch):
+    to, run = go
+    started = []
+    original = Beside.start
+
+    def breaks(self, key, experiment, logits):
+        started.append(experiment.model.name)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        original(self, key, experiment, logits)
+    monkeypatch.setattr(Beside, "start", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert {key for key in named(to) if "balanced_accuracy" in key[0]} == {
+        (f"phantom.same.{name}.balanced_accuracy", 0) for name in MODELS[:2]}
+    del started[:]
+    monkeypatch.setattr(Beside, "start", lambda self, key, experiment, logits: (
+        started.append(experiment.training.seed), original(self, key, experiment, logits)))
+    run()
+    assert started[:4] == [0, 1, 1, 1] and ("phantom.same.none.balanced_accuracy", 1) in named(to)
+
+
+def test_a_curve_has_a_point_for_each_size_and_as_many_images_are_seen(go):
+    to, run = go
+    run("curve")
+    found = named(to)
+    for size in (12, 24):
+        record = found[f"phantom.n{size}.softmax.balanced_accuracy", 0]
+        assert record["context"]["images"] == size
+    assert found["phantom.n24.softmax.balanced_accuracy", 0]["context"]["epochs"] == 1
+
+
+def test_each_way_to_treat_rare_classes_is_trained_and_scored_with_the_prior_that_it_leaves(go, monkeypatch):
+    to, run = go
+    priors = []
+    original = campaigns.evaluate
+    monkeypatch.setattr(campaigns, "evaluate", lambda *args, prior, **more: (
+        priors.append(tuple(prior)), original(*args, prior=prior, **more))[1])
+    run("rare")
+    names = {name for name, _ in named(to)}
+    assert {f"phantom.{choice}.softmax.temperature" for choice in ("as_is", "even", "sharp")} <= names
+    assert priors[0] == priors[4] and len(set(priors[2])) == 1 and len(set(priors[0])) > 1
+
+
+@pytest.mark.parametrize("name", CAMPAIGNS)
+def test_the_campaigns_are_what_the_book_says(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
+    campaign = CAMPAIGNS[name]
+    assert name in commands.CAMPAIGNS and campaign.chapter.startswith("10_")
+    for model in campaign.models:
+        experiment = campaign.experiment(model, 3)
+        assert experiment.model.preset == campaign.preset and experiment.training.seed == 3
+        twice = campaign.experiment(model, 3, factor=2.0)
+        assert twice.training.lr == 2 * experiment.training.lr
+    if campaign.preset == "paper":
+        seen = campaign.experiment("softmax").on(10, 18000)
+        assert seen.training.epochs * 18000 == 54000
+
+
+def test_small_campaigns_share_their_runs_with_the_chapter():
+    here = CAMPAIGNS["small-phantom"].experiment("xca", 0, "cpu")
+    chapter = mb.Experiment.preset("small", "xca", 0, mb.profile("laptop"), device="cpu")
+    assert here == chapter
+
+
+def test_one_training_cannot_have_two_seeds():
+    with pytest.raises(ValueError, match="names 2 seeds"):
+        commands.campaign("breastmnist", "0,1", "cpu")
+    with pytest.raises(ValueError, match="campaign is 'all'.*allowed|wanted"):
+        commands.campaign("all", "", "cpu")
+
+
+def test_a_failed_training_is_said_behind_the_others(go, monkeypatch):
+    to, run = go
+    monkeypatch.setattr(Beside, "start", lambda self, key, experiment, logits: self.done.append(
+        (key, grid.places.Answer("OSError: full", final=True)) if experiment.model.name == "xca"
+        else (key, grid.places.Answer(logits=grid.work(experiment, logits)))))
+    with pytest.raises(RuntimeError, match="2 of 6 trainings failed, first xca, same, seed 0: OSError: full"):
+        run()
+    assert ("phantom.same.none.balanced_accuracy", 1) in named(to)

@@ -1,0 +1,368 @@
+"""Many trainings: each is done once, whatever is killed in between, and one that fails does not stop the others."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import medbench as mb
+from medbench import board, checkpoint, commands, console, grid, loop, places, training
+from medbench.__main__ import main
+from medbench.files import read_json, write_json
+
+SMALL = dict(num_train=24, num_val=12, num_test_per_class=1, epochs=2, threads=1, device="cpu")
+ROOT = Path(__file__).parents[1]
+
+
+def experiments(names=("none", "softmax"), seeds=(0, 1), **changes):
+    return [mb.Experiment.preset("smoke", name, seed, **(SMALL | changes)) for name in names for seed in seeds]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Played(places.Place):
+    """A place that answers what a test tells it to, and trains at once where that is nothing."""
+
+    def __init__(self, answers=(), room=1):
+        self.answers, self.room, self.started, self.done = list(answers), room, [], []
+
+    def start(self, key, experiment, logits):
+        self.started.append((experiment.model.name, experiment.training.seed))
+        answer = self.answers.pop(0) if self.answers else None
+        answer = answer(key) if callable(answer) else answer
+        self.done.append((key, answer or places.Answer(logits=grid.work(experiment, logits))))
+
+    def ended(self, seconds):
+        assert len(self.done) <= self.room
+        found, self.done = self.done, []
+        return found
+
+
+KILLED = places.Answer("ended from outside", killed=True)
+BROKEN = places.Answer("OSError: no room")
+
+
+def states(jobs):
+    return [job.state for job in jobs]
+
+
+def digests(jobs):
+    return [read_json(job.folder / "run.json")["digests"] for job in jobs]
+
+
+# --------------------------------------------------------------------------------------------- what is done, and when
+def test_what_is_finished_is_not_done_again():
+    first = Played()
+    jobs = grid.train(experiments(), first, show=False)
+    assert states(jobs) == ["finished"] * 4 and len(first.started) == 4
+    later = Played()
+    assert states(grid.train(experiments(seeds=(0, 1, 2)), later, show=False)) == [
+        "loaded", "loaded", "finished", "loaded", "loaded", "finished"]
+    assert later.started == [("none", 2), ("softmax", 2)]
+
+
+def test_what_fails_is_tried_again_but_not_for_ever_and_stops_nobody():
+    place = Played([BROKEN])
+    assert states(grid.train(experiments(seeds=(0,)), place, show=False)) == ["finished", "finished"]
+    assert place.started == [("none", 0), ("softmax", 0), ("none", 0)]
+    place = Played([BROKEN, None, BROKEN, BROKEN])
+    jobs = grid.train(experiments(seeds=(3,)), place, show=False)
+    assert states(jobs) == ["failed", "finished"] and jobs[0].failures == [BROKEN.reason] * 3
+    place = Played()
+    assert states(grid.train(experiments(seeds=(3,)), place, show=False)) == ["failed", "loaded"] and not place.started
+    assert states(grid.train(experiments(seeds=(3,)), place, again=True, show=False)) == ["finished", "loaded"]
+
+
+def test_failures_are_counted_over_all_grids():
+    place = Played([BROKEN] * 2)
+    assert states(grid.train(experiments(("none",), (0,)), place, tries=2, show=False)) == ["failed"]
+    place = Played([BROKEN])
+    jobs = grid.train(experiments(("none",), (0,)), place, tries=3, show=False)
+    assert states(jobs) == ["failed"] and len(place.started) == 1 and len(jobs[0].failures) == 3
+
+
+def test_a_kill_counts_only_where_nothing_was_gained():
+    def killed_further(job):
+        write_json(job.folder / f"state-{checkpoint.last_step(job.folder) + 1}.json", {"sha256": "none"})
+        return KILLED
+    place = Played([killed_further] * 6)
+    jobs = grid.train(experiments(("none",), (0,)), place, tries=2, show=False)
+    assert states(jobs) == ["finished"] and len(place.started) == 7 and not jobs[0].failures
+    jobs = grid.train(experiments(("none",), (1,)), Played([KILLED] * 2), tries=2, show=False)
+    assert states(jobs) == ["failed"]
+
+
+def test_what_would_end_the_same_is_not_tried_twice():
+    place = Played([places.Answer("FloatingPointError: NaN", final=True)])
+    jobs = grid.train(experiments(("none",), (0,)), place, show=False)
+    assert states(jobs) == ["failed"] and len(place.started) == 1
+    assert places._failure(FloatingPointError("NaN")).final and not places._failure(OSError("full")).final
+
+
+def test_an_end_without_a_run_is_no_end():
+    jobs = grid.train(experiments(("none",), (0,)), Played([places.Answer()]), show=False)
+    assert states(jobs) == ["failed"] and "is MEDBENCH_CACHE one folder that every node sees" in jobs[0].failures[0]
+
+
+def test_no_more_are_started_than_there_is_room_and_each_is_told():
+    told = []
+    grid.train(experiments(seeds=(0, 1, 2)), Played(room=2), show=False, each=lambda job: told.append(job.state))
+    assert told == ["finished"] * 6
+    grid.train(experiments(seeds=(0,)), Played(), show=False, each=lambda job: told.append(job.state))
+    assert told[6:] == ["loaded"] * 2
+
+
+def test_logits_come_back_from_what_was_finished_too():
+    exps = experiments(seeds=(0,))
+    grid.train(exps, Played(), show=False)
+    place = Played()
+    first = grid.train(exps, place, logits=True, show=False)
+    assert states(first) == ["loaded"] * 2 and len(place.started) == 2
+    place = Played()
+    again = grid.train(exps, place, logits=True, show=False)
+    assert states(again) == ["loaded"] * 2 and not place.started
+    assert all((a.logits == b.logits).all() and a.logits.shape == (10, 10) for a, b in zip(first, again))
+    data = mb.load_data(exps[0].data)
+    run = training.load_run(first[0].folder)
+    assert (first[0].logits == training.predict(run.model, data.test)).all()
+
+
+def test_logits_of_other_weights_are_not_taken_for_those_of_a_run(tmp_path):
+    job, = grid.train(experiments(("none",), (0,)), Played(), logits=True, show=False)
+    digests = read_json(job.folder / "run.json")["digests"]
+    assert grid.known(job.folder, digests) is not None
+    assert grid.known(job.folder, digests | {"weights": "others"}) is None
+    (job.folder / grid.LOGITS).write_bytes(b"damaged")
+    assert grid.known(job.folder, digests) is None
+
+
+# --------------------------------------------------------------------------------------------- this machine
+def test_a_training_that_is_killed_here_goes_on(monkeypatch):
+    """The second of two processes is killed as soon as it has kept a state."""
+    exps = experiments(("none", "softmax"), (0,), num_train=96, epochs=3)
+    whole = digests(grid.train(exps, Played(), show=False))
+    for exp in exps:
+        _forget(exp)
+    place, killed = places.Here(exps[0].training), []
+    place.room = 2
+    ended = place.ended
+
+    def kill_one(seconds):
+        for key, process in place.running.values():
+            if not killed and checkpoint.last_step(key.folder) > 0:
+                killed.append(key.name)
+                os.kill(process.pid, signal.SIGKILL)
+        return ended(0.02)
+    monkeypatch.setattr(place, "ended", kill_one)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)      # of this process; the others keep one after each epoch
+    jobs = grid.train(exps, place, show=False)
+    assert killed and states(jobs) == ["finished"] * 2 and digests(jobs) == whole
+    assert not any(job.failures for job in jobs)
+
+
+def _forget(experiment):
+    data = mb.load_data(experiment.data)
+    folder = training.run_folder(mb.build_model(experiment.model), data, experiment.training)
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def test_processes_end_with_their_place():
+    place = places.Here(experiments()[0].training)
+    with place:
+        place.start("one", experiments()[0], False)
+        (_, process), = place.running.values()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_an_error_in_a_process_comes_back_in_words():
+    exp = experiments(("none",), (0,), lr=1e30, clip_grad=0.0, warmup=0.0)
+    job, = grid.train(exp, show=False)
+    assert job.state == "failed" and "FloatingPointError: training none stopped" in job.failures[0]
+
+
+# --------------------------------------------------------------------------------------------- Ray
+@pytest.mark.parametrize("variables, error, said", [
+    ({"RAY_ADDRESS": ""}, ValueError, "RAY_ADDRESS is not set.*leave --ray out"),
+    ({"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "disabled"}, ValueError, "wanted 'token'.*runs code"),
+])
+def test_a_cluster_that_cannot_be_used_is_refused(monkeypatch, variables, error, said):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(error, match=said):
+        places.OnRay(experiments()[0].training)
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A real Ray cluster on this machine: a head that does no work and two workers, ended by their process numbers."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    ray = pytest.importorskip("ray")                         # reads its token when it is imported
+    port, nodes = _free_port(), []
+    for name, cpus in (("head", 0), ("one", 1), ("two", 1)):
+        where = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={_short(tmp_path)}"] \
+            if name == "head" else [f"--address=127.0.0.1:{port}"]
+        log = open(tmp_path / f"{name}.log", "w")
+        nodes.append(subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats",
+             f"--num-cpus={cpus}", "--num-gpus=0", "--object-store-memory=80000000", "--node-ip-address=127.0.0.1",
+             *where], stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+        _wait_for(tmp_path / f"{name}.log", "Ray runtime started", nodes[-1])
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    yield nodes
+    ray.shutdown()
+    for node in reversed(nodes):
+        _end(node)
+
+
+def _free_port():
+    import socket
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _short(tmp_path):
+    """Ray's sockets lie in this folder, and their paths may have only 107 letters."""
+    import tempfile
+    return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+
+
+def _wait_for(log, text, process, seconds=60):
+    end = time.monotonic() + seconds
+    while text not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
+        time.sleep(0.1)
+
+
+def _end(node):
+    """End a node and what it started, by their process numbers."""
+    import psutil
+    try:
+        family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    psutil.wait_procs(family, timeout=10)
+    node.wait(10)
+
+
+@pytest.mark.slow
+def test_on_a_cluster_whose_worker_is_killed_nothing_is_lost(cluster, monkeypatch):
+    """Two workers, one of them killed as soon as a training on it has kept a state; what comes is what comes here."""
+    exps = experiments(("none", "softmax"), (0, 1), num_train=96, epochs=6)
+    whole = digests(grid.train(exps, Played(), show=False))
+    for exp in exps:
+        _forget(exp)
+    place, killed = places.OnRay(exps[0].training), []
+    ended = place.ended
+
+    def kill_one(seconds):
+        if not killed and any(checkpoint.last_step(key.folder) > 0 for key in place.refs.values()):
+            _end(cluster[1])
+            killed.append(1)
+        return ended(0.2)
+    monkeypatch.setattr(place, "ended", kill_one)
+    jobs = grid.train(exps, place, show=False)
+    assert killed and states(jobs) == ["finished"] * 4 and digests(jobs) == whole
+    later = places.OnRay(exps[0].training)
+    monkeypatch.setattr(later, "start", lambda *_: pytest.fail("done again"))
+    assert states(grid.train(exps, later, show=False)) == ["loaded"] * 4
+
+
+@pytest.mark.slow
+def test_without_its_token_a_cluster_cannot_be_reached(cluster, monkeypatch):
+    told = [sys.executable, "-c", "import ray; ray.init(log_to_driver=False); print('in')"]
+    for token, let_in in (("0123456789abcdef" * 4, True), ("f" * 64, False)):
+        done = subprocess.run(told, env=os.environ | {"RAY_AUTH_TOKEN": token}, capture_output=True, text=True,
+                              timeout=120, check=False)
+        assert ("in" in done.stdout.split()) is let_in, done.stderr[-2000:]
+
+
+# --------------------------------------------------------------------------------------------- what is shown
+class Told:
+    def __init__(self, name, column, state="waiting", share=0.0, size=100):
+        self.name, self.column, self.state, self._share, self.size = name, column, state, share, size
+        self.over, self.title = state in ("finished", "failed"), f"{name}, {column}"
+
+    def share(self):
+        return self._share
+
+
+def test_the_board_says_how_far_and_how_long(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(board.time, "monotonic", lambda: clock[0])
+    jobs = [Told("softmax", "seed 0", "running"), Told("softmax", "seed 1"), Told("xca", "seed 0", "failed"),
+            Told("xca", "seed 1")]
+    with board.Board(jobs) as shown:
+        clock[0], jobs[0].state, jobs[0]._share, jobs[0].over = 600.0, "finished", 1.0, True
+        jobs[1].state, jobs[1]._share = "running", 0.5
+        shown.update()
+        assert shown.conclusion() == "2 of 4 trainings over, 1 of them failed, about 10 min left"    # 150 in 600 s
+        from rich.console import Console
+        with open(os.devnull, "w") as nowhere:
+            console_ = Console(file=nowhere, record=True, width=80)
+            console_.print(shown._table())
+        text = console_.export_text()
+    assert "done" in text and "50%" in text and "failed" in text and "seed 1" in text and "about 10 min" in text
+    assert capsys.readouterr().err.splitlines()[0].startswith("softmax, seed 0: finished; 2 of 4")
+
+
+@pytest.mark.parametrize("seconds, words", [(40, "40 s"), (100, "2 min"), (3599, "60 min"), (11100, "3 h 5 min")])
+def test_times_in_words(seconds, words):
+    assert board.in_words(seconds) == words.replace("60 min", "1 h 0 min")
+
+
+# --------------------------------------------------------------------------------------------- the command
+@pytest.mark.parametrize("text, seeds", [("0-7", list(range(8))), ("3", [3]), ("0,2-4,2", [0, 2, 3, 4])])
+def test_seeds_are_read(text, seeds):
+    assert commands.seeds_in(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "a", "4-2", "1-", "0..3"])
+def test_seeds_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="wanted numbers such as 0-7"):
+        commands.seeds_in(text)
+
+
+def test_choices_are_read():
+    assert console.choices(["lr=0.001,0.01", "lpi=true,false"]) == {"lr": [0.001, 0.01], "lpi": [True, False]}
+    with pytest.raises(ValueError, match="--vary got 'lr'; wanted name=value"):
+        console.choices(["lr"])
+
+
+def test_the_command_trains_a_grid_and_then_passes_it_over(capsys):
+    sizes = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    call = ["grid", "--models", "none", "--seeds", "0,1", "--preset", "smoke", "--vary", "lr=0.001,0.002", *sizes]
+    assert main([*call, "--format", "csv"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("model,seed,lr,run,state,val_") and len(rows) == 4
+    assert [row.split(",")[:3] for row in rows] == [["none", s, lr] for s in "01" for lr in ("0.001", "0.002")]
+    assert len({row.split(",")[3] for row in rows}) == 4 and all(",finished," in row for row in rows)
+    assert main([*call, "--format", "csv"]) == 0
+    assert all(",loaded," in row for row in capsys.readouterr().out.splitlines()[1:])
+    run = rows[0].split(",")[3]
+    assert main(["evaluate", run, "--bootstrap", "0"]) == 0
+
+
+def test_a_grid_with_failures_says_so_at_the_end(capsys):
+    sizes = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    bad = ["--set", "lr=1e30", "--set", "clip_grad=0", "--set", "warmup=0"]
+    assert main(["grid", "--models", "none", "--preset", "smoke", *sizes, *bad, "--format", "csv"]) == console.WRONG
+    printed = capsys.readouterr()
+    assert "failed" in printed.out and "FloatingPointError" in printed.out
+    assert "1 of 1 trainings failed" in printed.err and "--again" in printed.err
