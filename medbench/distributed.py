@@ -48,6 +48,9 @@ class World:
     def unwrap(self, model: nn.Module) -> None:
         """Make the model again what it was before `wrapped`."""
 
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+
     def share(self, batch: np.ndarray) -> np.ndarray:
         """This process' part of a batch's positions: contiguous, nearly equal, perhaps empty."""
         ends = [len(batch) * rank // self.size for rank in (self.rank, self.rank + 1)]
@@ -86,9 +89,9 @@ class Group(World):
     def alone_in(self, folder: Path):
         """Hold a folder among trainings; the first process holds it for all."""
         with lock(folder) if self.main else contextlib.nullcontext():
-            self.accelerator.wait_for_everyone()
+            self.wait()
             yield
-            self.accelerator.wait_for_everyone()
+            self.wait()
 
     def wrapped(self, model: nn.Module) -> nn.Module:
         """The model in `DistributedDataParallel`, its batch normalisation over all processes."""
@@ -99,6 +102,10 @@ class Group(World):
         for module in model.modules():
             if type(module) is SharedBatchNorm2d:
                 module.__class__ = nn.BatchNorm2d
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        self.accelerator.wait_for_everyone()
 
     def apart(self, wrapped: nn.Module, last: bool):
         """The context of a part of a step; see `World`."""

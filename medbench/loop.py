@@ -58,7 +58,9 @@ class Loop:
         """All epochs that are left; the folder then holds a finished run. Returns sentences on what happened."""
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         prior = recipe.prior_behind(self.config, self.data.prior)
-        if not self._restore():
+        restored = self._restore()
+        self.world.wait()                                    # reading a state clears away what was half written
+        if not restored:
             recipe.start_at_prior(self.model, prior)
             self._save(0.0)                                  # says before the work whether the folder can be written
         with bar(self.config.epochs * len(self.labels), f"training {self.name}", "img",

@@ -5,12 +5,13 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from medbench import loop, survival, training
+from medbench import checkpoint, loop, survival, training
 
 SETTINGS = survival.SETTINGS.replace(batch_size=11, epochs=3, threads=2)
 
@@ -25,6 +26,24 @@ def net() -> nn.Module:
                          nn.Linear(294, 3))
 
 
+def first_all_read_then_one_writes(cache: Path, rank: str) -> None:
+    """Let the second process be slow to read, and the first one stop if it writes a state meanwhile."""
+    load, save, has_read = checkpoint.load_state, checkpoint.save_state, cache / f"has-read-{os.getppid()}"
+
+    def slowly(*arguments):
+        if rank == "1":
+            time.sleep(0.5)
+        found = load(*arguments)
+        if rank == "1":
+            has_read.touch()
+        return found
+
+    def watched(*arguments):
+        assert has_read.exists(), "a state was written while another process read"
+        return save(*arguments)
+    checkpoint.load_state, checkpoint.save_state = slowly, watched
+
+
 def main(cache: str, processes: str, die_at: str = "-1") -> None:
     loop.CHECKPOINT_SECONDS = 0.0
     step, threads = loop.Loop._step, set()
@@ -35,9 +54,11 @@ def main(cache: str, processes: str, die_at: str = "-1") -> None:
             os.kill(os.getpid(), 9)
         return step(self, number, *rest)
     loop.Loop._step = dies
+    rank = os.environ.get("RANK", "0")
+    if processes != "1":
+        first_all_read_then_one_writes(Path(cache), rank)
     run = training.fit(net(), survival.patterns(), SETTINGS.replace(processes=int(processes)), cache=cache,
                        progress=False)
-    rank = os.environ.get("RANK", "0")
     Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {threads} {len(run.history)}")
 
 
