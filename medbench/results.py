@@ -1,7 +1,7 @@
 """Records: what was measured, on what, from which code, in one JSON file per device and chapter.
 
-What lives here, top to bottom: where a chapter's file lies (`here`); writing (`begin`, `record`), atomic and safe for
-parallel writers; reading (`load`, `wide`, `find`, `value`). The file's schema is in `records.py`.
+What lives here, top to bottom: where a chapter's file lies (`here`); writing (`begin`, `resume`, `record`), atomic and
+safe for parallel writers; reading (`load`, `wide`, `find`, `value`). The file's schema is in `records.py`.
 
 A record is one number with its unit, spread and count, never rounded. Its name is a path, from the general to the
 particular: `phantom.softmax.balanced_accuracy`, `cost.softmax.macs`, `data.images.edema`. A record of the same name
@@ -61,6 +61,19 @@ def begin(to: Path, profile: str | None = None) -> None:
         if to.exists():
             read(to)                                         # a damaged file is reported, not replaced
         write(to, _stamped(ResultFile(device=to.parent.name, chapter=to.stem, profile=profile)))
+
+
+def resume(to: Path) -> None:
+    """Let a file made here hold what the committed one of the same device and chapter holds; its own records stay."""
+    to = Path(to)
+    committed = edition_root() / to.parent.name / to.name
+    if not committed.exists() or to.resolve() == committed.resolve():
+        return
+    with lock(to):
+        begun = read(committed)
+        own = read(to) if to.exists() else begun.model_copy(update={"records": []})
+        merged = {(r.name, r.seed): r for r in [*begun.records, *own.records]}
+        write(to, own.model_copy(update={"records": list(merged.values())}))
 
 
 def record(subject, *measured, to: Path, seed: int | None = None, profile: str | None = None,

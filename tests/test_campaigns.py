@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 import medbench as mb
-from medbench import commands, grid
+from medbench import commands, grid, results
 from medbench.book import campaigns
 from medbench.book.campaigns import CAMPAIGNS, Campaign
+from medbench.decisions import unpack
 
 SMALL = (("num_train", 24), ("num_val", 20), ("num_test_per_class", 2), ("epochs", 1), ("threads", 1))
 MODELS = ("softmax", "xca", "none")
@@ -56,10 +58,15 @@ def test_a_campaign_records_runs_means_rates_and_comparisons(go):
         assert mean["samples"] == pytest.approx(each) and mean["value"] == pytest.approx(sum(each) / 2)
         assert mean["low"] <= mean["value"] <= mean["high"] and mean["context"]["recipe"] == "same"
         assert found[f"phantom.same.{name}.training_seconds", 0]["value"] > 0
-        tried = {f: found[f"rates.{name}.val_macro_auroc.x{f}", 0] for f in ("0.5", "1", "2")}
-        best = max(r["value"] for r in tried.values())
-        tuned = found[f"phantom.tuned.{name}.balanced_accuracy", 1]["context"]["lr"]
-        assert tuned in [r["context"]["lr"] for r in tried.values() if r["value"] == best]
+        tried = {f: found[f"rates.{name}.val_macro_auroc.x{f}", 0]["value"] for f in ("0.5", "2")}
+        tried["1"] = found[f"phantom.same.{name}.val_macro_auroc", 0]["value"]
+        factor = found[f"phantom.tuned.{name}.rate_factor", None]["value"]
+        assert tried[f"{factor:g}"] == max(tried.values())
+        own = found.get((f"phantom.tuned.{name}.balanced_accuracy", 1))           # not trained twice
+        assert (own is None) == (factor == 1)
+        if own:
+            assert own["context"]["lr"] == factor * found[f"phantom.same.{name}.balanced_accuracy", 1]["context"]["lr"]
+        assert found[f"phantom.tuned.{name}.mean.balanced_accuracy", None]["n"] == 20
         before, after = (found[f"phantom.same.{name}.calibration_error{end}", 0] for end in ("", ".tempered"))
         assert before["low"] <= before["value"] <= before["high"] and after["value"] is not None
         assert found[f"phantom.same.{name}.temperature", 0]["value"] > 0
@@ -68,6 +75,50 @@ def test_a_campaign_records_runs_means_rates_and_comparisons(go):
     assert ("planned.same.none.balanced_accuracy_difference", None) not in found          # the control is no rival
     assert ("control.same.softmax.balanced_accuracy_difference", None) in found
     assert found["planned.tuned.detectable_difference", None]["reason"] == "too few seeds"
+
+
+def test_the_record_has_the_decisions_of_each_run(go):
+    to, run = go
+    run()
+    experiment = TINY["tiny"].experiment("xca", 1, "cpu").on(10, 24)
+    data = mb.load_data(experiment.data)
+    fitted = mb.fit(mb.build_model(experiment.model), data, experiment.training, progress=False)
+    logits = mb.predict(fitted.model, data.test)
+    right = named(to)["phantom.same.xca.right", 1]
+    assert fitted.loaded and right["fingerprints"]["run"] == fitted.directory.name
+    decided = unpack(right["context"]["decisions"])
+    assert (decided == (logits - np.log(fitted.prior)).argmax(1)).all()
+    assert right["value"] == (decided == data.test.labels).sum() and right["n"] == 20
+
+
+def test_a_campaign_goes_on_from_its_records_where_the_runs_are_gone(go, monkeypatch, tmp_path):
+    """Comparisons from recorded decisions are those from the logits, and nothing is trained again."""
+    to, run = go
+    run()
+    before = named(to)
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(Beside, "start", lambda *_: pytest.fail("trained again"))
+    run()
+    assert named(to) == before
+    text = to.read_text().replace(before["phantom.same.xca.right", 1]["fingerprints"]["run"], "0" * 16)
+    to.write_text(text)                                      # of a run that is another one
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        run()
+
+
+def test_a_campaign_begins_with_the_committed_records(go, monkeypatch, tmp_path):
+    to, run = go
+    run()
+    monkeypatch.setattr(results, "edition_root", lambda: to.parents[1])
+    mine = tmp_path / "elsewhere" / "mine" / to.name
+    monkeypatch.setattr(Beside, "start", lambda *_: pytest.fail("trained again"))
+    campaigns.run("tiny", device="cpu", bootstrap=20, to=mine, campaigns=TINY, show=False)
+    assert named(mine).keys() == named(to).keys()
+    one = next(iter(named(mine)))
+    results.record("phantom.own", {"quantity": "right", "value": 1, "unit": "1"}, to=mine)
+    results.resume(mine)
+    assert ("phantom.own.right", None) in named(mine) and one in named(mine)
+    results.resume(to)                                       # onto itself: nothing happens
 
 
 def test_no_test_score_is_made_while_a_rate_is_chosen(go, monkeypatch):

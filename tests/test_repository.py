@@ -36,7 +36,7 @@ ORDER = [
     {"checks"}, {"config", "files", "_torchvision"}, {"experiment"}, {"machine", "records"}, {"results"},
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"decoding"}, {"audit", "data"},
-    {"scoring"}, {"metrics"}, {"planned", "calibration", "recipe", "checkpoint", "distributed"},
+    {"scoring"}, {"metrics"}, {"planned", "calibration", "decisions", "recipe", "checkpoint", "distributed"},
     {"inference"}, {"loop"}, {"training"},
     {"survival"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},

@@ -3,22 +3,29 @@
 What lives here, top to bottom: `Campaign`, what is trained and where its records go; the campaigns; `run`, which
 `python -m medbench campaign` calls; its parts: the recipe's rate, the choice among rates, learning curves; the records.
 
-They take hours, so `make book` never does them: chapter 10 shows the committed records. A campaign is a grid, so it
-goes on wherever it was broken off, and each score is recorded as its training ends. Rates are compared on validation
-images alone; a test score is made for the recipe's rate and for the chosen one.
+They take hours, so `make book` never does them: chapter 10 shows the committed records. Each run is recorded as its
+training ends, with its decisions, and what is recorded is not trained again: a campaign goes on from its records on any
+machine of the same kind, and from its checkpoints on this one. Rates are compared on validation images alone; a test
+score is made for the recipe's rate and for the chosen one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from .. import data, grid, planned, results
+import numpy as np
+
+from .. import data, grid, planned, records, results
 from ..calibration import temperature, tempered
 from ..config import ALL_MODELS, CONTROL, MODELS
+from ..decisions import as_logits, pack, unpack
 from ..experiment import Experiment, profile_of
 from ..files import read_json
+from ..models import build_model
 from ..recipe import prior_behind
-from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict
+from ..scoring import Task
+from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict, run_folder
 from .real import MRI, RealSet
 
 SAME, TUNED = "same", "tuned"
@@ -79,18 +86,20 @@ def run(name: str, *, device: str = "auto", seeds: list[int] | None = None, boot
         campaigns: dict[str, Campaign] | None = None, show: bool = True) -> list[dict]:
     """Train what is left of a campaign, and record every score as its training ends.
 
-    Args: `seeds` in place of the campaign's; `to`: the record file (default: the campaign's own of this device).
+    Args: `seeds` in place of the campaign's; `to`: the record file (default: the campaign's own of this device, which
+        begins with what is committed).
     Returns: one row a model (and size): its recipe and mean balanced accuracy.
     Raises: FileNotFoundError if the data are not there; RuntimeError where a training failed, behind the others.
     """
     campaign = (campaigns or CAMPAIGNS)[name]
-    going = _Going(campaign, tuple(campaign.seeds if seeds is None else seeds), device, bootstrap,
-                   to or results.here(campaign.chapter, device), show)
+    to = Path(to or results.here(campaign.chapter, device))
+    results.resume(to)
+    going = _Going(campaign, tuple(campaign.seeds if seeds is None else seeds), device, bootstrap, to, show)
     if campaign.choices:
-        return [row for choice, changes in campaign.choices for row in going.trained(choice, {}, **dict(changes))]
+        return [row for choice, changes in campaign.choices for row in going.trained(choice, **dict(changes))]
     if campaign.sizes:
-        return [row for size in campaign.sizes for row in going.trained(f"n{size}", {}, num_train=size)]
-    rows = going.trained(SAME, {})
+        return [row for size in campaign.sizes for row in going.trained(f"n{size}", num_train=size)]
+    rows = going.trained(SAME)
     if campaign.tuned:
         rows += going.trained(TUNED, going.rates())
     return rows
@@ -104,48 +113,82 @@ class _Going:
     seeds: tuple[int, ...]
     device: str
     bootstrap: int
-    to: object
+    to: Path
     show: bool
 
-    def trained(self, recipe: str, factors: dict[str, float], **changes) -> list[dict]:
-        """All models with all seeds, scored and compared."""
-        campaign, jobs = self.campaign, {}
-        pairs = [(seed, name) for seed in self.seeds for name in campaign.models]
-        experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
-        labels = [f"{recipe}, seed {seed}" for seed, _ in pairs]
-        found = grid.train(experiments, labels=labels, logits=True, show=self.show,
-                           each=lambda job: self.record(recipe, job, opened))
-        for (_, name), job in zip(pairs, found):
-            jobs.setdefault(name, []).append(job)
-        if failed := [job for job in found if job.state == "failed"]:
-            raise RuntimeError(f"{len(failed)} of {len(found)} trainings failed, first {failed[0].title}: "
-                               f"{failed[0].failures[-1]}")
-        logits = {name: [job.logits for job in runs] for name, runs in jobs.items()}
-        return self.compared(recipe, logits, prior_behind(found[0].experiment.training, opened.train.prior), opened)
-
+    # ----------------------------------------------------------------------------------------- what there is
     def ready(self, wanted: list[tuple[str, int, float]], **changes) -> tuple[list[Experiment], data.Data]:
         """Experiments of (model, seed, factor) that know their data, and the data."""
         found = [self.campaign.experiment(name, seed, self.device, factor, **changes) for name, seed, factor in wanted]
         opened = data.load_data(found[0].data)
         return [e.on(len(opened.classes), len(opened.train)) for e in found], opened
 
+    def recorded(self, quantity: str) -> dict[str, records.Record]:
+        """The records of a quantity, by the fingerprint of the run that they are of."""
+        found = records.read(self.to).records if self.to.exists() else []
+        return {r.fingerprints["run"]: r for r in found if r.quantity == quantity and "run" in r.fingerprints}
+
+    def done(self, quantity: str, experiments: list[Experiment], opened: data.Data, labels: list[str], logits: bool,
+             each=None) -> tuple[list[records.Record | None], list[grid.Job]]:
+        """Train whichever of the experiments has no record of a quantity; `each` makes it.
+
+        Returns: the record of each experiment, `None` of those that failed, and the jobs that did.
+        """
+        keys = [run_folder(build_model(e.model), opened, e.training).name for e in experiments]
+        known = self.recorded(quantity)
+        left = {key: (e, label) for key, e, label in zip(keys, experiments, labels) if key not in known}
+        failed = []
+        if left:
+            todo, called = zip(*left.values())
+            jobs = grid.train(list(todo), labels=list(called), logits=logits, show=self.show, each=each)
+            failed = [job for job in jobs if job.state == "failed"]
+            known = self.recorded(quantity)
+        return [known.get(key) for key in keys], failed
+
+    # ----------------------------------------------------------------------------------------- what is done
+    def trained(self, recipe: str, factors: dict[str, float] | None = None, **changes) -> list[dict]:
+        """All models with all seeds, scored and compared."""
+        pairs, factors = [(seed, name) for seed in self.seeds for name in self.campaign.models], factors or {}
+        experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
+        found, failed = self.done("right", experiments, opened, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
+                                  lambda job: self.record(recipe, job, opened))
+        if failed:
+            raise RuntimeError(f"{len(failed)} of {len(pairs)} trainings failed, first {failed[0].title}: "
+                               f"{failed[0].failures[-1]}")
+        runs: dict[str, list[np.ndarray]] = {}
+        for (_, name), record in zip(pairs, found):
+            runs.setdefault(name, []).append(as_logits(unpack(record.context["decisions"]), len(opened.classes)))
+        for name, factor in factors.items():
+            row = {"quantity": "rate_factor", "value": factor, "unit": "1"}
+            results.record(f"{self.campaign.data}.{recipe}.{name}", row, to=self.to, data=self.campaign.data)
+        return self.compared(recipe, runs, opened)
+
     def rates(self) -> dict[str, float]:
         """Each model's factor of the learning rate, chosen on validation with the first seed; all are recorded."""
-        wanted = [(name, self.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
-        experiments, _ = self.ready(wanted)
-        jobs = grid.train(experiments, labels=[f"rate x{factor:g}" for *_, factor in wanted], show=self.show)
+        wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
+        experiments, opened = self.ready(wanted)
+        found, _ = self.done(SELECTION, experiments, opened, [f"rate x{factor:g}" for *_, factor in wanted], False,
+                             self.record_rate)
         scores: dict[str, dict[float, float]] = {}
-        for (name, seed, factor), job in zip(wanted, jobs):
-            if job.state != "failed":                        # a rate at which a model diverges is not chosen
-                scores.setdefault(name, {})[factor] = _best(read_json(job.folder / "run.json"))[SELECTION]
-                results.record(f"rates.{name}", {
-                    "quantity": SELECTION, "value": scores[name][factor], "unit": "1", "suffix": f"x{factor:g}",
-                    "context": {"factor": factor, "lr": job.experiment.training.lr}},
-                    to=self.to, seed=seed, data=self.campaign.data)
-        return {name: chosen(found) for name, found in scores.items()}
+        for (name, _, factor), record in zip(wanted, found):
+            if record:                                       # a rate at which a model diverges is not chosen
+                scores.setdefault(name, {})[factor] = record.value
+        return {name: chosen(each) for name, each in scores.items()}
+
+    # ----------------------------------------------------------------------------------------- records
+    def record_rate(self, job: grid.Job) -> None:
+        """How well one rate did on validation."""
+        if job.state == "failed":
+            return
+        training = job.experiment.training
+        factor = training.lr / self.campaign.experiment(job.name).training.lr
+        row = {"quantity": SELECTION, "value": _best(read_json(job.folder / "run.json"))[SELECTION], "unit": "1",
+               "suffix": f"x{factor:g}", "context": {"lr": training.lr}}
+        results.record(f"rates.{job.name}", _Printed([row], self.prints(job)), to=self.to, seed=training.seed,
+                       data=self.campaign.data)
 
     def record(self, recipe: str, job: grid.Job, opened: data.Data) -> None:
-        """What one run scored and took."""
+        """What one run scored, decided and took."""
         if job.state == "failed":
             return
         done, training = read_json(job.folder / "run.json"), job.experiment.training
@@ -155,13 +198,19 @@ class _Going:
         rows += self.calibrated(job, opened, prior)
         rows += [{"quantity": "training_seconds", "value": done["seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
-                 {"quantity": SELECTION, "value": _best(done)[SELECTION], "unit": "1"}]
-        prints = {"run": job.folder.name, "images": opened.fingerprint, "recipe": str(RECIPE_VERSION)}
-        results.record(f"{self.campaign.data}.{recipe}.{job.name}", _Printed(rows, prints), to=self.to,
+                 {"quantity": SELECTION, "value": _best(done)[SELECTION], "unit": "1"},
+                 _decisions(Task(job.logits, opened.test, prior))]
+        results.record(f"{self.campaign.data}.{recipe}.{job.name}",
+                       _Printed(rows, self.prints(job) | {"images": opened.fingerprint}), to=self.to,
                        seed=training.seed, source=self.campaign.of.source if self.campaign.of else None,
                        data=self.campaign.data, preset=self.campaign.preset, recipe=recipe, lr=training.lr,
                        images=len(opened.train), epochs=training.epochs, batch=training.batch_size,
                        precision=training.precision)
+
+    @staticmethod
+    def prints(job: grid.Job) -> dict[str, str]:
+        """Which run it was."""
+        return {"run": job.folder.name, "recipe": str(RECIPE_VERSION)}
 
     def calibrated(self, job: grid.Job, opened: data.Data, prior) -> list[dict]:
         """The temperature that validation asks for, and what it does to the error of the test set's probabilities."""
@@ -171,17 +220,18 @@ class _Going:
         row = later.overall["calibration_error"].row("calibration_error", suffix="tempered")
         return [{"quantity": "temperature", "value": T, "unit": "1"}, row]
 
-    def compared(self, recipe: str, logits: dict[str, list], prior, opened: data.Data) -> list[dict]:
+    def compared(self, recipe: str, runs: dict[str, list], opened: data.Data) -> list[dict]:
         """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model."""
-        priors = dict.fromkeys(logits, prior)
+        equal = np.full(len(opened.classes), 1 / len(opened.classes))
+        priors = dict.fromkeys(runs, equal)                  # `as_logits` has equal frequencies behind it
         about = {"to": self.to, "data": self.campaign.data, "preset": self.campaign.preset, "recipe": recipe}
-        if REFERENCE not in logits or len(logits) < 2:
+        if REFERENCE not in runs or len(runs) < 2:
             return []
-        rivals = [name for name in logits if name not in (REFERENCE, CONTROL)]
-        families = {"planned": planned.compare(logits, opened.test, reference=REFERENCE, models=rivals, priors=priors)}
-        if CONTROL in logits:
-            families["control"] = planned.compare(logits, opened.test, reference=CONTROL, models=[REFERENCE],
-                                                   priors=priors)
+        rivals = [name for name in runs if name not in (REFERENCE, CONTROL)]
+        families = {"planned": planned.compare(runs, opened.test, reference=REFERENCE, models=rivals, priors=priors)}
+        if CONTROL in runs:
+            families["control"] = planned.compare(runs, opened.test, reference=CONTROL, models=[REFERENCE],
+                                                  priors=priors)
         means = {mean.name: mean for family in families.values() for mean in family.scores}
         for name, mean in means.items():
             results.record(f"{self.campaign.data}.{recipe}.{name}.mean", mean, images=len(opened.train), **about)
@@ -204,6 +254,12 @@ class _Printed:
     def rows(self) -> list[dict]:
         """As they were given."""
         return self.lines
+
+
+def _decisions(task: Task) -> dict:
+    """How many images were decided right, and what was decided of each."""
+    return {"quantity": "right", "value": int((task.decided == task.labels).sum()), "unit": "1", "n": task.n,
+            "context": {"decisions": pack(task.decided)}}
 
 
 def chosen(scores: dict[float, float]) -> float:

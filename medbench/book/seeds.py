@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from .. import results
@@ -32,36 +33,34 @@ class Seeds:
         """Records without a seed, by name."""
         return {row["name"]: row for _, row in self.rows[self.rows.seed.isna()].iterrows()}
 
-    def runs(self, recipe: str, name: str) -> int:
-        """How many runs of a model are recorded."""
-        return int((self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.balanced_accuracy").sum())
+    def runs(self, recipe: str, name: str, quantity: str = "balanced_accuracy") -> pd.DataFrame:
+        """The records of a model's runs, one a seed."""
+        return self.rows[(self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.{quantity}")
+                         & self.rows.seed.notna()]
 
-    def page(self, quantity: str = "balanced_accuracy") -> pd.DataFrame:
-        """A row a model: the mean over seeds with its 95 % interval for each recipe, and the rate that was chosen."""
+    def page(self) -> pd.DataFrame:
+        """A row a model, the best first: balanced accuracy, the mean over seeds with its 95 % interval, for each
+        recipe, and the learning rate that was chosen as a multiple of the recipe's."""
         lines, order = {}, {}
         for name in self.campaign.models:
-            lines[name] = {CALLED[recipe]: self._mean(recipe, name, quantity) for recipe in self._recipes()}
+            lines[name] = {CALLED[recipe]: self._mean(recipe, name) for recipe in self._recipes()}
             if self.campaign.tuned:
-                lines[name]["rate"] = self._rate(name)
-            first = self.by_name.get(f"{self.campaign.data}.{SAME}.{name}.mean.{quantity}")
-            order[name] = -1.0 if first is None else first["value"]
-        return pd.DataFrame(lines).T.loc[sorted(order, key=order.get, reverse=True)]
+                factor = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
+                lines[name]["its rate"] = NOT_RUN if factor is None else f"x {factor['value']:g}"
+            order[name] = self.runs(SAME, name).value.mean()
+        return pd.DataFrame(lines).T.loc[sorted(order, key=lambda name: -np.nan_to_num(order[name], nan=-1.0))]
 
     def _recipes(self) -> tuple[str, ...]:
         return (SAME, TUNED) if self.campaign.tuned else (SAME,)
 
-    def _mean(self, recipe: str, name: str, quantity: str) -> str:
-        row = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{quantity}")
-        if row is not None:
+    def _mean(self, recipe: str, name: str) -> str:
+        row = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.balanced_accuracy")
+        if row is not None and (row["seeds"] > 1 or len(self.campaign.seeds) == 1):
             return with_interval(row["value"], row["low"], row["high"], 3)
         done = self.runs(recipe, name)
-        return f"{done} of {len(self.campaign.seeds)} seeds" if done else NOT_RUN
-
-    def _rate(self, name: str) -> str:
-        """The chosen learning rate over the recipe's, by the runs with it."""
-        these = self.rows[self.rows["name"] == f"{self.campaign.data}.{TUNED}.{name}.balanced_accuracy"]
-        same = self.rows[self.rows["name"] == f"{self.campaign.data}.{SAME}.{name}.balanced_accuracy"]
-        return f"x {these.lr.iloc[0] / same.lr.iloc[0]:g}" if len(these) and len(same) else NOT_RUN
+        if not len(done):
+            return NOT_RUN
+        return f"{done.value.mean():.3f} ({len(done)} of {len(self.campaign.seeds)} seeds)"
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
@@ -82,7 +81,8 @@ class Seeds:
         """Learning curves: a row a model and size, with the score and its interval."""
         these = self.rows[(self.rows.quantity == "balanced_accuracy") & self.rows.seed.notna()] \
             if len(self.rows) else self.rows
-        return these[[c for c in ("model", "images", "seed", "value", "low", "high") if c in these]].reset_index(drop=True)
+        wanted = ("model", "images", "seed", "value", "low", "high")
+        return these[[column for column in wanted if column in these]].reset_index(drop=True)
 
 
 def seeds(name: str, device="auto") -> Seeds:
