@@ -14,6 +14,7 @@ from ..checks import one_of
 
 STUDY = "study-2022/*"
 SCORES, COSTS, TIMES = "*/10_training", "*/11_cost", "*/12_latency"
+CAMPAIGNS = ("*/10_seeds_*", "*/10_curves", "*/10_imbalance", "*/10_paper_*")
 SHOWN = (STUDY, SCORES, COSTS, TIMES)
 
 # chapter -> the result files it reads, as patterns of device/chapter; its own file of this device is never among them.
@@ -21,7 +22,7 @@ SHOWN = (STUDY, SCORES, COSTS, TIMES)
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "01_data": ("*/01_check",),
     "02_backbone": (STUDY,),
-    "10_training": (STUDY, SCORES, "*/10_real", "*/10_medmnist"),
+    "10_training": (STUDY, SCORES, "*/10_real", "*/10_medmnist", *CAMPAIGNS),
     "11_cost": (STUDY, SCORES, COSTS),
     "12_latency": (STUDY, COSTS, "*/12_*"),
     "03_softmax": SHOWN,

@@ -1,7 +1,7 @@
-"""What chapter 10 shows of the long runs: scores over seeds, planned comparisons, rates, learning curves.
+"""What chapter 10 shows of the long runs: scores over seeds, planned comparisons, calibration, learning curves.
 
-What lives here, top to bottom: `Seeds`, the records of one campaign and its pages; `seeds`, which reads them. What has
-no record yet is shown as "not run".
+What lives here, top to bottom: `over_seeds`, which reads the records of one campaign; `Seeds`, those records: its
+tables, its sentences, its pictures. What has no record yet is shown as "not run".
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .. import results
-from ..config import ALL_MODELS
+from .. import plots, results
 from .campaigns import CAMPAIGNS, SAME, TUNED, Campaign
 from .tables import of_one_device, with_interval
 
 NOT_RUN = "not run"
 CALLED = {SAME: "the recipe's rate", TUNED: "its own rate"}
+SCORE = "balanced_accuracy"
+READ = ["name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict", "images", "seeds"]
+
+
+def over_seeds(name: str, device="auto") -> Seeds:
+    """The records of a campaign: of this device if it has any, else of the one that has most.
+
+    Args: `name`: one of `campaigns.CAMPAIGNS`; `device`: the chapter's, as for `machine.device_name`.
+    """
+    campaign, table = CAMPAIGNS[name], results.load()
+    table = table[table.chapter == campaign.chapter]
+    table = of_one_device(table, device) if len(table) else table
+    return Seeds(campaign, table.reindex(columns=READ))
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,17 @@ class Seeds:
         """Records without a seed, by name."""
         return {row["name"]: row for _, row in self.rows[self.rows.seed.isna()].iterrows()}
 
-    def runs(self, recipe: str, name: str, quantity: str = "balanced_accuracy") -> pd.DataFrame:
+    def runs(self, recipe: str, name: str, quantity: str = SCORE) -> pd.DataFrame:
         """The records of a model's runs, one a seed."""
-        return self.rows[(self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.{quantity}")
-                         & self.rows.seed.notna()]
+        own = self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.{quantity}"
+        return self.rows[own & self.rows.seed.notna()]
 
+    @property
+    def left(self) -> str:
+        """What to say where nothing is recorded."""
+        return f"{NOT_RUN}: python -m medbench campaign {self.campaign.name}"
+
+    # ----------------------------------------------------------------------------------------- scores over seeds
     def page(self) -> pd.DataFrame:
         """A row a model, the best first: balanced accuracy, the mean over seeds with its 95 % interval, for each
         recipe, and the learning rate that was chosen as a multiple of the recipe's."""
@@ -54,47 +72,69 @@ class Seeds:
         return (SAME, TUNED) if self.campaign.tuned else (SAME,)
 
     def _mean(self, recipe: str, name: str) -> str:
-        row = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.balanced_accuracy")
-        if row is not None and (row["seeds"] > 1 or len(self.campaign.seeds) == 1):
+        row, wanted = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{SCORE}"), len(self.campaign.seeds)
+        if row is not None and row["seeds"] >= wanted:
             return with_interval(row["value"], row["low"], row["high"], 3)
         done = self.runs(recipe, name)
-        if not len(done):
-            return NOT_RUN
-        return f"{done.value.mean():.3f} ({len(done)} of {len(self.campaign.seeds)} seeds)"
+        if len(done) == wanted == 1:
+            return with_interval(*done.iloc[0][["value", "low", "high"]], 3)
+        return f"{done.value.mean():.3f} ({len(done)} of {wanted} seeds)" if len(done) else NOT_RUN
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
-        these = self.rows[self.rows["name"].str.startswith(f"{kind}.{recipe}.")
-                          & self.rows["name"].str.endswith("_difference") & self.rows["value"].notna()
-                          & self.rows["seed"].isna()]
-        these = these[these["name"].str.count(r"\.") == 3]
+        these = self.rows[(self.rows.quantity == f"{SCORE}_difference") & self.rows.seed.isna()
+                          & self.rows["name"].str.startswith(f"{kind}.{recipe}.")]
         return these.assign(model=these["first"])[["model", "value", "low", "high", "verdict"]].reset_index(drop=True)
 
     def sentences(self, recipe: str = SAME, kind: str = "planned") -> list[str]:
         """What the comparisons found, each in a sentence, and the smallest difference that would be found."""
         texts = [row["text"] for name, row in self.by_name.items()
                  if name.startswith(f"{kind}.{recipe}.") and isinstance(row["text"], str)]
-        return texts or [f"{self.campaign.name}, {CALLED[recipe]}: {NOT_RUN}; python -m medbench campaign "
-                         f"{self.campaign.name} runs it."]
+        return texts or [f"{self.campaign.name}, {CALLED[recipe]}: {self.left}"]
 
-    def curve(self) -> pd.DataFrame:
-        """Learning curves: a row a model and size, with the score and its interval."""
-        these = self.rows[(self.rows.quantity == "balanced_accuracy") & self.rows.seed.notna()] \
-            if len(self.rows) else self.rows
-        wanted = ("model", "images", "seed", "value", "low", "high")
-        return these[[column for column in wanted if column in these]].reset_index(drop=True)
+    def forest(self, recipe: str = SAME, kind: str = "planned"):
+        """The planned comparisons as a picture, with the zone of equivalence."""
+        table = self.comparisons(recipe, kind)
+        return plots.forest(table, margin=2, xlabel="balanced accuracy minus that of softmax (percentage points)") \
+            if len(table) else self._nothing()
 
+    # ----------------------------------------------------------------------------------------- other pages
+    def calibration(self, recipe: str = SAME) -> pd.DataFrame:
+        """A row a model: the calibration error on the test set before and after one temperature, means over seeds."""
+        lines = {}
+        for name in self.campaign.models:
+            columns = {"error": "calibration_error", "with a temperature": "calibration_error.tempered",
+                       "temperature": "temperature"}
+            found = {called: self.runs(recipe, name, quantity).value.mean() for called, quantity in columns.items()}
+            lines[name] = {called: NOT_RUN if np.isnan(value) else f"{value:.3f}" for called, value in found.items()}
+        return pd.DataFrame(lines).T
 
-def seeds(name: str, device="auto") -> Seeds:
-    """The records of a campaign: of this device if it has any, else of the one that has most."""
-    campaign = CAMPAIGNS[name]
-    table = results.load()
-    table = table[table.chapter == campaign.chapter] if len(table) else table
-    return Seeds(campaign, of_one_device(table, device) if len(table) else
-                 pd.DataFrame(columns=["name", "seed", "quantity", "value", "low", "high", "text", "first", "verdict",
-                                       "model", "images", "lr"]))
+    def choices(self) -> pd.DataFrame:
+        """A row for each way to treat rare classes, a column a model: mean balanced accuracy, and calibration error."""
+        lines = {}
+        for choice, _ in self.campaign.choices:
+            line = lines.setdefault(choice.replace("_", " "), {})
+            for name in self.campaign.models:
+                score, error = (self.runs(choice, name, q).value.mean() for q in (SCORE, "calibration_error"))
+                line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
+                line[f"{name}, error"] = NOT_RUN if np.isnan(error) else f"{error:.3f}"
+        return pd.DataFrame(lines).T
 
+    def curve(self):
+        """The learning curves as a picture: balanced accuracy against the number of different training images."""
+        these = self.rows[(self.rows.quantity == SCORE) & self.rows.seed.notna() & self.rows.model.notna()]
+        if not len(these):
+            return self._nothing()
+        ax = plots.curves(these.astype({"images": int}), "images", "value", xlabel="different training images",
+                          ylabel="balanced accuracy (1)")
+        ax.set_xscale("log")
+        sizes = sorted(set(these.images.astype(int)))
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+        ax.minorticks_off()
+        return ax
 
-def order(names) -> list[str]:
-    """Models in the book's order."""
-    return [name for name in ALL_MODELS if name in set(names)]
+    def _nothing(self):
+        _, ax = plots.figure(height=1.2)
+        ax.text(0.5, 0.5, self.left, ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return ax
