@@ -65,7 +65,7 @@ def grid(model: opt.Models, seeds: Annotated[str, option("--seeds", metavar="LIS
                                            "may be given several times")] = (),
          ray: Annotated[bool, typer.Option("--ray", help="on the Ray cluster that RAY_ADDRESS names")] = False,
          tries: Annotated[int, option("--tries", min=1, help="how often one training may fail")] = 3,
-         again: Annotated[bool, typer.Option("--again", help="forget that trainings failed before")] = False,
+         again: opt.Again = False,
          form: opt.Form = "table"):
     """Train every model with every seed.
 
@@ -296,15 +296,15 @@ def explain(run: opt.Run, image: Annotated[str, typer.Argument(metavar="IMAGE")]
 campaign small-mri
 campaign paper-mri --seeds 0-7 --device cuda""")
 def campaign(name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(commands.CAMPAIGNS))],
-             seeds: Annotated[str, option("--seeds", metavar="LIST", help="in place of its own")] = "",
-             device: opt.Device = "auto", form: opt.Form = "table"):
+             seeds: Annotated[str, option("--seeds", metavar="LIST", help="those to train now, in place of all")] = "",
+             again: opt.Again = False, device: opt.Device = "auto", form: opt.Form = "table"):
     """Train, score and record what chapter 10 shows of long runs.
 
     All models once on brain-tumor-mri or BreastMNIST, which lie in the folder that MEDBENCH_DATA names. With eight
     seeds, at the recipe's learning rate and at their own: small-mri and small-phantom. Learning curves. The 28 M
     models. Most take hours, and the same command goes on wherever it was broken off.
     """
-    console.show(commands.campaign(name, seeds, device), form)
+    console.show(commands.campaign(name, seeds, device, again), form)
 
 
 @command("""ceiling

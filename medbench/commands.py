@@ -177,8 +177,8 @@ def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tr
 
 def _grid_row(job, varied: list[str], data) -> dict:
     """How a training went, or why it failed."""
-    fields = dataclasses.asdict(job.experiment.data) | dict(job.experiment.model.options) \
-        | dataclasses.asdict(job.experiment.training)
+    fields = dataclasses.asdict(job.experiment.data) | dataclasses.asdict(job.experiment.model) \
+        | dict(job.experiment.model.options) | dataclasses.asdict(job.experiment.training)
     row = {"model": job.name, "seed": job.experiment.training.seed, **{name: fields.get(name) for name in varied},
            "run": job.folder.name, "state": job.state}
     done = read_json(job.folder / "run.json") if job.state != "failed" else None
@@ -196,14 +196,14 @@ def refuse_failed(rows: list[dict]) -> None:
                            f"done. Mend the cause and say --again to try them once more")
 
 
-def campaign(name: str, seeds: str, device: str) -> list[dict]:
+def campaign(name: str, seeds: str, device: str, again: bool) -> list[dict]:
     """One of the long runs, by its name."""
     from .book import campaigns, real
     one_of("campaign", name, CAMPAIGNS)
     chosen = seeds_in(seeds) if seeds else None
     once = {"real-mri": real.MRI, "breastmnist": real.BREAST}
     if name not in once:
-        return campaigns.run(name, device=device, seeds=chosen)
+        return campaigns.run(name, device=device, seeds=chosen, again=again)
     if chosen and len(chosen) > 1:
         raise ValueError(f"{name} trains each model once, but --seeds names {len(chosen)} seeds; give one, or use "
                          f"small-mri")

@@ -60,6 +60,10 @@ class World:
         """The context of a part of a step: gradients are summed over processes only behind the last part."""
         return contextlib.nullcontext()
 
+    def uncounted(self, model: nn.Module, empty: bool):
+        """A context in which batch normalisation leaves this process' images out, if its share is `empty`."""
+        return contextlib.nullcontext()
+
     def total(self, value: Tensor) -> Tensor:
         """A number summed over the processes."""
         return value
@@ -111,6 +115,18 @@ class Group(World):
         """The context of a part of a step; see `World`."""
         return contextlib.nullcontext() if last else wrapped.no_sync()
 
+    @contextlib.contextmanager
+    def uncounted(self, model: nn.Module, empty: bool):
+        """A context in which batch normalisation leaves this process' images out, if its share is `empty`."""
+        norms = [module for module in model.modules() if type(module) is SharedBatchNorm2d]
+        for norm in norms:
+            norm.counted = not empty
+        try:
+            yield
+        finally:
+            for norm in norms:
+                norm.counted = True
+
     def total(self, value: Tensor) -> Tensor:
         """A number summed over the processes."""
         return self.accelerator.reduce(value.detach().to(self.device), "sum")
@@ -146,8 +162,11 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     r"""Batch normalisation whose mean and variance are those of the batch of all processes, on any device.
 
     $\hat x = (x - \mu) / \sqrt{\sigma^2 + \epsilon}$ (Ioffe & Szegedy 2015), $\mu$ and $\sigma^2$ from sums over
-    processes that carry gradients. torch's own `SyncBatchNorm` is for GPUs alone.
+    processes that carry gradients. torch's own `SyncBatchNorm` is for GPUs alone. Where `counted` is not set, this
+    process has no images of its own, and what it is given counts for nothing.
     """
+
+    counted = True
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W), B of this process, perhaps different elsewhere. Returns: the same shape."""
@@ -156,7 +175,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         from torch.distributed.nn.functional import all_reduce
         wide = x.float()
         sums = torch.cat([wide.sum((0, 2, 3)), wide.square().sum((0, 2, 3)), wide.new_tensor([x.numel() / x.shape[1]])])
-        sums = all_reduce(sums)
+        sums = all_reduce(sums * float(self.counted))
         count, C = sums[-1], x.shape[1]
         mean, square = sums[:C] / count, sums[C:2 * C] / count
         variance = square - mean**2

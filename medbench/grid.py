@@ -136,6 +136,8 @@ def _job(experiment: Experiment, data: Data, place: places.Place, tries: int, ag
         (folder / FAILURES).unlink(missing_ok=True)
     job = Job(experiment, folder, len(data.train), failures=(read_json(folder / FAILURES) or {}).get("failures", []))
     if done := checkpoint.load_run(folder):
+        if not (folder / EXPERIMENT).exists():               # killed between the two
+            note(experiment, data, folder)
         job.state, job.logits = "loaded", known(folder, done[0]["digests"])
     elif len(job.failures) >= tries:
         job.state = "failed"
@@ -194,8 +196,13 @@ def known(folder: Path, digests: dict) -> np.ndarray | None:
 
 
 def fit(experiment: Experiment, data: Data, progress: bool = True) -> training.Run:
-    """`training.fit` of an experiment, which is noted beside the run, so that the run can be scored by its name."""
+    """`training.fit` of an experiment, which is noted beside the run."""
     run = training.fit(build_model(experiment.model), data, experiment.training, progress=progress)
-    noted = dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)}
-    write_json(run.directory / EXPERIMENT, noted)
+    note(experiment, data, run.directory)
     return run
+
+
+def note(experiment: Experiment, data: Data, folder: Path) -> None:
+    """Write beside a run which data it saw, so that it can be scored by its name."""
+    write_json(folder / EXPERIMENT,
+               dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)})

@@ -122,8 +122,9 @@ class Loop:
         everyone = torch.from_numpy(self.labels[batch]).to(self.world.device)
         labels = torch.from_numpy(self.labels[self.world.share(batch)]).to(self.world.device)
         total = self.loss.total(everyone)
-        size = self.info["micro_batch"] or max(1, len(labels))
-        starts = range(0, max(1, len(labels)), size)
+        most = -(-len(batch) // self.world.size)             # of all processes: each makes as many parts
+        size = self.info["micro_batch"] or most
+        starts = range(0, most, size)
         found = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for start in starts:
             part, seen = images[start:start + size], labels[start:start + size]
@@ -144,7 +145,8 @@ class Loop:
         empty = not len(labels)
         if empty:
             images = torch.zeros((1, *self.data.train.images.shape[1:]), dtype=torch.uint8, device=self.world.device)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"), \
+                self.world.uncounted(self.model, empty):
             logits = self.wrapped(to_input(images, self.in_chans))
         return 0.0 * logits.float().sum() if empty else self.loss.sum(logits, labels)
 

@@ -57,5 +57,6 @@ Source = Annotated[str, option("--data", metavar="SOURCE", help=f"phantom, {SOUR
 Subset = Annotated[str, option("--subset", metavar="PART", help="of RadImageNet, such as MR/brain")]
 Profile = Annotated[str, option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
                                 "profile that trains this preset")]
+Again = Annotated[bool, typer.Option("--again", help="try once more what failed too often before")]
 Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
 Method = Annotated[str, option("--method", choices=saliency.METHODS)]

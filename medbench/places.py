@@ -29,6 +29,7 @@ FINAL = (FloatingPointError, ValueError, TypeError, LookupError)       # the sam
 GIGABYTE = 2**30
 KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
     hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
+NO_ROOM = 120.0                                              # seconds for a first answer of the cluster
 PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # variables that tasks on other nodes get
 
 
@@ -115,7 +116,7 @@ class Here(Place):
             key, process = self.running.pop(pipe)
             try:
                 answer = pipe.recv()
-            except EOFError:
+            except (EOFError, OSError):                      # nothing was sent, or half of it
                 process.join()
                 answer = Answer(f"the process was ended from outside, with code {process.exitcode}", killed=True)
             process.join()
@@ -186,7 +187,13 @@ class OnRay(Place):
     def resolve(self, config: TrainingConfig) -> TrainingConfig:
         """As a node of the cluster resolves it, not this machine."""
         if config not in self.resolved:
-            self.resolved[config] = self.ray.get(self._task(recipe.resolve, config).remote(config))
+            try:
+                task = self._task(recipe.resolve, config).remote(config)
+                self.resolved[config] = self.ray.get(task, timeout=NO_ROOM)
+            except self.ray.exceptions.GetTimeoutError as error:
+                raise RuntimeError(f"no node of the cluster took a task within {NO_ROOM:.0f} s; each training needs "
+                                   f"{config.threads or 1} free processors{' and a GPU' if self.gpu else ''}: "
+                                   f"`ray status` lists what the nodes have") from error
         return self.resolved[config]
 
     def _task(self, function, config: TrainingConfig):

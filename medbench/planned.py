@@ -6,11 +6,11 @@ scores of resampled images; the p of seeds and images together; the smallest dif
 Symbols: S seeds, n images, R resamples, $d_s$ the difference of two models' scores with seed s.
 
 Two things are random, and each can make a winner of equal models. Another *seed* gives other weights: the exact
-sign-flip test asks whether the $d_s$ have one sign more often than coins would (Fisher 1935). Other *images* give other
-scores, for all seeds alike: a bootstrap draws seeds and images together, whole patients where they are known. A
-comparison's p is the larger of the two, so a difference has to stand against both (an intersection-union test, Berger
-1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the family at
-5 %.
+sign-flip test asks how many ways to choose the signs of the $d_s$ give a sum as far from 0 (Fisher 1935). Other
+*images* give other scores, for all seeds alike: a bootstrap draws seeds and images together, whole patients where they
+are known. A comparison's p is the larger of the two, so a difference has to stand against both (an intersection-union
+test, Berger 1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the
+family at 5 %.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Planned:
     def verdict(self) -> str:
         """`better` or `worse` where the corrected p is below 5 %; else `equivalent` where the 90 % interval lies within
         the margin, which is two one-sided tests at 5 % (Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657-680); else
-        `undecided`."""
+        `undecided`, as all is of a single seed."""
         if self.p < ALPHA:
             return "better" if self.difference > 0 else "worse"
-        inside = -self.margin < self.inner[0] and self.inner[1] < self.margin
+        inside = len(self.differences) > 1 and -self.margin < self.inner[0] and self.inner[1] < self.margin
         return "equivalent" if inside else "undecided"
 
     @property
@@ -230,10 +230,10 @@ def balanced(counts: np.ndarray, tasks) -> np.ndarray:
     shares = []
     for label in np.unique(labels):
         these = labels == label
-        drawn = counts[:, these].sum(1, keepdims=True)
-        shares.append(np.divide(counts[:, these] @ right[these], drawn, where=drawn > 0,
-                                out=np.full((len(counts), len(tasks)), np.nan, np.float32)))
-    return np.nanmean(np.array(shares, np.float64), axis=0)
+        drawn = counts[:, these].sum(1, keepdims=True, dtype=np.float64)
+        hits = (counts[:, these] @ right[these]).astype(np.float64)         # whole numbers, so exact in float32
+        shares.append(np.divide(hits, drawn, where=drawn > 0, out=np.full(hits.shape, np.nan)))
+    return np.nanmean(shares, axis=0)
 
 
 # --------------------------------------------------------------------------------------------- both kinds of noise
@@ -282,9 +282,11 @@ def _detectable_by_seeds(S: int, alpha: float, trials: int = 4000) -> float:
     noise = np.random.default_rng(0).standard_normal((trials, S))
 
     def power(mean):
-        d = noise + mean
-        sums = np.abs(d @ signs.T)
-        return np.mean(np.mean(sums >= np.abs(d.sum(1))[:, None] - 1e-12, axis=1) < alpha)
+        found = []
+        for d in np.array_split(noise + mean, -(-len(noise) * len(signs) // 2**24)):         # 128 MiB at a time
+            sums = np.abs(d @ signs.T)
+            found.append(np.mean(sums >= np.abs(d.sum(1))[:, None] - 1e-12, axis=1) < alpha)
+        return np.concatenate(found).mean()
     low, high = 0.0, 20.0
     for _ in range(12):
         middle = (low + high) / 2

@@ -64,7 +64,10 @@ def begin(to: Path, profile: str | None = None) -> None:
 
 
 def resume(to: Path) -> None:
-    """Let a file made here hold what the committed one of the same device and chapter holds; its own records stay."""
+    """Let a file made here hold what the committed one of the same device and chapter holds.
+
+    Of two records for one name and seed the one of the later recipe stays, of one recipe that made here.
+    """
     to = Path(to)
     committed = edition_root() / to.parent.name / to.name
     if not committed.exists() or to.resolve() == committed.resolve():
@@ -72,7 +75,8 @@ def resume(to: Path) -> None:
     with lock(to):
         begun = read(committed)
         own = read(to) if to.exists() else begun.model_copy(update={"records": []})
-        merged = {(r.name, r.seed): r for r in [*begun.records, *own.records]}
+        both = sorted([*begun.records, *own.records], key=lambda r: int(r.fingerprints.get("recipe") or 0))
+        merged = {(r.name, r.seed): r for r in both}
         write(to, own.model_copy(update={"records": list(merged.values())}))
 
 

@@ -69,6 +69,14 @@ def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(runs, tmp_path):
     assert finished(tmp_path)[0]["digests"] == finished(runs[2])[0]["digests"]
 
 
+@pytest.mark.slow
+def test_each_process_makes_as_many_parts_of_its_share(tmp_path):
+    """Shares of 5 and 6 images, 5 at once: the first process has nothing in the second part, and nobody waits."""
+    done = together(tmp_path, 2, -1, 5)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert finished(tmp_path)[0]["history"][-1]["loss"] < finished(tmp_path)[0]["history"][0]["loss"]
+
+
 @pytest.mark.parametrize("started, asked", [("2", 1), ("1", 2), ("3", 2)])
 def test_the_number_of_processes_is_the_one_asked_for(monkeypatch, started, asked):
     monkeypatch.setenv("WORLD_SIZE", started)
@@ -142,3 +150,17 @@ def test_one_process_needs_no_accelerate(monkeypatch, tmp_path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ImportError, match=r"pip install 'medbench\[distributed\]'"):
         distributed.world(SETTINGS.replace(processes=2))
+
+
+def test_a_process_without_images_leaves_the_norms_of_the_others_as_they_are(monkeypatch):
+    """Two processes in turn: the first has all images, the second a stand-in that must not count."""
+    import torch.distributed.nn.functional as functional
+    sums = []
+    monkeypatch.setattr(functional, "all_reduce", lambda x: sums.append(x) or sum(sums))
+    torch.manual_seed(0)
+    full, empty = (distributed.with_shared_norms(nn.Sequential(nn.BatchNorm2d(3))) for _ in range(2))
+    full(torch.randn(5, 3, 4, 2) + 1)
+    empty[0].counted = False
+    empty(torch.full((1, 3, 4, 2), -9.0))
+    assert torch.equal(full[0].running_mean, empty[0].running_mean)
+    assert torch.equal(full[0].running_var, empty[0].running_var)

@@ -9,7 +9,7 @@ import pytest
 
 from medbench import records, runtimes
 from medbench.book.orders import Orders
-from medbench.config import MECHANISMS
+from medbench.config import ALL_MODELS, MECHANISMS
 
 FOLDER = Path(__file__).resolve().parents[1] / "book/results/amd-epyc-f25m17-2c"
 EFFICIENT = [name for name in MECHANISMS if name != "softmax"]
@@ -67,3 +67,18 @@ def test_the_best_runtime_comes_near_to_the_roofline(name, dtype, batch, least, 
 def test_mechanisms_are_faster_from_so_many_tokens_on(name, at_most):
     tokens = value("12_scaling", f"tokens.{name}.crossover.to_softmax.b1")
     assert tokens is not None and 64 < tokens < at_most
+
+
+# --------------------------------------------------------------------------------------------- real MRI over seeds
+def test_on_real_mri_models_learn():
+    """Each model stays above 75 % balanced accuracy and above the nearest neighbour, the best reaches 85 %."""
+    path = FOLDER / "10_seeds_mri.json"
+    found = {r.model: r for r in records.read(path).records
+             if r.name.startswith("brain-tumor-mri.same.") and r.name.endswith(".mean.balanced_accuracy")} \
+        if path.exists() else {}
+    if set(found) != set(ALL_MODELS) or any(r.context["seeds"] < 8 for r in found.values()):
+        pytest.skip("not all models have eight seeds yet: python -m medbench campaign small-mri")
+    neighbour = value("10_real", "brain-tumor-mri.nearest_neighbour.balanced_accuracy")
+    assert all(r.value >= max(0.75, neighbour) for r in found.values()), {n: r.value for n, r in found.items()}
+    best = max(found.values(), key=lambda r: r.value)
+    assert best.value >= 0.85 or best.low <= 0.85 <= best.high

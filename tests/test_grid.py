@@ -183,6 +183,44 @@ def test_processes_end_with_their_place():
     assert process.exitcode == -signal.SIGKILL
 
 
+def test_a_killed_grid_leaves_no_training_behind(tmp_path):
+    """The grid's own process is killed; what it started ends by itself, and the next grid goes on."""
+    import psutil
+    script = tmp_path / "go.py"
+    script.write_text("import medbench as mb\nfrom medbench import grid\nif __name__ == '__main__':\n"
+                      f"    grid.train([mb.Experiment.preset('smoke', 'softmax', 0, **{SMALL | dict(epochs=500)})])\n")
+    parent = subprocess.Popen([sys.executable, str(script)], env=os.environ | {"PYTHONPATH": str(ROOT)},
+                              stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("cache/runs/*/state-*.json")):
+        assert parent.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    parent.kill()
+    parent.wait()
+    gone, alive = psutil.wait_procs(children, timeout=15)
+    assert children and not alive
+
+
+def test_a_process_that_dies_while_it_answers_was_killed(monkeypatch):
+    place = places.Here(experiments()[0].training)
+
+    class Broken:
+        def recv(self):
+            raise OSError("got end of file during message")
+
+    class Ended:
+        exitcode = -9
+
+        def join(self):
+            pass
+    pipe = Broken()
+    place.running[pipe] = "key", Ended()
+    monkeypatch.setattr(places.multiprocessing.connection, "wait", lambda pipes, seconds: list(pipes))
+    (key, answer), = place.ended(1.0)
+    assert key == "key" and answer.killed and "code -9" in answer.reason
+
+
 def test_an_error_in_a_process_comes_back_in_words():
     exp = experiments(("none",), (0,), lr=1e30, clip_grad=0.0, warmup=0.0)
     job, = grid.train(exp, show=False)
@@ -337,6 +375,12 @@ def test_seeds_are_read(text, seeds):
 def test_seeds_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="wanted numbers such as 0-7"):
         commands.seeds_in(text)
+
+
+@pytest.mark.parametrize("given, said", [("lr=", "wanted values"), ("seed=1,2", "say --seeds 0-7")])
+def test_choices_that_are_none_are_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        console.choices([given])
 
 
 def test_choices_are_read():

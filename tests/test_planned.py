@@ -86,6 +86,37 @@ def test_too_few_seeds_can_have_no_winner_and_this_is_said(seeds, why):
     assert (family.rows()[0]["value"] is None) == why and ("reason" in family.rows()[0]) == why
 
 
+def test_a_single_seed_shows_no_equivalence_either():
+    """The same answers twice: no difference at all, and still another seed might have brought one."""
+    runs, split = study(0, gaps=(0.0,), seeds=2)
+    both = {"m0": runs["m0"], "m1": runs["m0"]}
+    assert planned.compare(both, split, reference="m0", bootstrap=50).comparisons[0].verdict == "equivalent"
+    alone = planned.compare({name: found[:1] for name, found in both.items()}, split, reference="m0", bootstrap=50)
+    assert alone.comparisons[0].verdict == "undecided" and alone.comparisons[0].inner == (0.0, 0.0)
+
+
+def test_as_many_right_answers_in_other_classes_are_no_difference_at_all():
+    """Equal classes of 7 images: one run more in one class, one fewer in another. Rounding must not give it a sign."""
+    labels = np.repeat(np.arange(3), 7)
+    split = types.SimpleNamespace(labels=labels, classes=tuple("abc"), prior=np.ones(3) / 3, population=None)
+    wrong = {"m0": [0, 1, 7, 14, 15], "m1": [0, 7, 8, 14, 15]}
+    runs = {}
+    for name, places in wrong.items():
+        decided = labels.copy()
+        decided[places] = (labels[places] + 1) % 3
+        runs[name] = [np.eye(3)[decided]]
+    found = planned.compare(runs, split, reference="m0", bootstrap=5).comparisons[0]
+    assert abs(found.differences[0]) < 1e-12                 # as sums within this count as equal
+
+
+def test_many_seeds_need_little_memory():
+    import tracemalloc
+    tracemalloc.start()
+    assert 0.5 < planned._detectable_by_seeds(16, 0.05 / 6, trials=500) < 1.5
+    assert tracemalloc.get_traced_memory()[1] < 600e6
+    tracemalloc.stop()
+
+
 # --------------------------------------------------------------------------------------------- how it computes
 def test_scores_are_those_of_evaluate_and_resamples_those_of_a_task():
     runs, split = study(0, seeds=2)

@@ -38,7 +38,8 @@ def test_nothing_recorded_is_shown_as_not_run(place):
     found = seeds.over_seeds("tiny", "cpu")
     assert set(found.page().stack()) == set(found.calibration().stack()) == {"not run"}
     assert list(found.page().index) == list(MODELS)
-    assert found.sentences() == ["tiny, the recipe's rate: not run: python -m medbench campaign tiny"]
+    assert set(found.verdicts().stack()) == {"not run"}
+    assert found.limits()[1] == "Its own rate: not run: python -m medbench campaign tiny"
     for ax in (found.forest(), found.curve()):
         assert "not run" in ax.texts[0].get_text()
     assert set(seeds.over_seeds("rare", "cpu").choices().stack()) == {"not run"}
@@ -68,18 +69,26 @@ def test_calibration_is_the_mean_over_seeds(place):
 
 def test_comparisons_and_their_sentences(place):
     fill(place)
-    about = {"first": "xca", "second": "softmax", "verdict": "better"}
+    about = {"first": "xca", "second": "softmax", "verdict": "better", "seeds": 3}
     row = {"quantity": "balanced_accuracy_difference", "value": 3.0, "low": 1.0, "high": 5.0,
            "unit": "percentage point", "text": "xca is better.", "context": about}
-    results.record("planned.same.xca", row, to=place)
-    results.record("planned.tuned.xca", row | {"value": 4.0, "text": "Also tuned."}, to=place)
-    results.record("control.same.softmax", row | {"text": "Mixing helps."}, to=place)
+    results.record("phantom.planned.same.xca", row, to=place)
+    results.record("phantom.planned.tuned.xca", row | {"value": 4.0, "text": "Also tuned."}, to=place)
+    results.record("phantom.control.same.softmax", row | {"text": "Mixing helps."}, to=place)
     found = seeds.over_seeds("tiny", "cpu")
     assert found.comparisons().to_dict("records") == [
         {"model": "xca", "value": 3.0, "low": 1.0, "high": 5.0, "verdict": "better"}]
     assert found.comparisons("tuned").value.tolist() == [4.0]
-    assert found.sentences() == ["xca is better."] and found.sentences(kind="control") == ["Mixing helps."]
+    assert found.verdicts().to_dict("index") == {
+        "xca - softmax": {"the recipe's rate": "3.0 [1.0, 5.0] better", "its own rate": "4.0 [1.0, 5.0] better"},
+        "softmax - none": {"the recipe's rate": "3.0 [1.0, 5.0] better", "its own rate": "not run"}}
+    limit = {"quantity": "detectable_difference", "value": 2.0, "unit": "percentage point", "text": "Of 2."}
+    results.record("phantom.planned.same", limit, to=place)
+    assert seeds.over_seeds("tiny", "cpu").limits()[0] == "The recipe's rate: Of 2."
     assert [text.get_text() for text in found.forest().texts] == ["better"]
+    results.record("phantom.planned.same.xca", row | {"context": about | {"seeds": 2}}, to=place)
+    few = seeds.over_seeds("tiny", "cpu")
+    assert few.comparisons().empty and few.verdicts().loc["xca - softmax", "the recipe's rate"] == "not run"
 
 
 def test_a_curve_has_a_line_a_model_over_the_sizes(place):

@@ -49,6 +49,17 @@ def test_a_step_is_a_whole_step(loop, monkeypatch):
     assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters() if p.grad is not None)
 
 
+@pytest.mark.parametrize("loop", ["ours", "timms"])
+def test_a_step_clips_the_gradient(loop):
+    model = mb.build_model("softmax", "smoke", drop_path_rate=0.0)
+    config = CONFIG.replace(clip_grad=0.01)
+    data = throughput.one_picture(model.config, 8)
+    step = throughput.ours(model, data, config) if loop == "ours" else throughput.timms(model, data, config, False)
+    step(torch.empty(0))
+    norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
 def test_the_command_prints_a_line_a_loop(capsys):
     assert main(["throughput", "--preset", "smoke", "--batch", "2", "--seconds", "2", "--format", "csv"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()

@@ -105,3 +105,43 @@ def test_a_missing_record_is_named(found):
     few = verdicts.Evidence(found.table[found.table["name"] != "cost.xca.macs"], found.device)
     with pytest.raises(LookupError, match="has no record cost.xca.macs; run chapters"):
         verdicts.sentences(few)
+
+
+def planned(device, model, verdict, seeds, value=-3.0, data="phantom"):
+    text = {"first": model, "second": "softmax", "verdict": verdict, "seeds": seeds}
+    row = one("balanced_accuracy_difference", value, "percentage point", low=value - 1, high=value + 1, context=text)
+    chapter = {"phantom": "10_seeds_phantom", "brain-tumor-mri": "10_seeds_mri"}[data]
+    results.record(f"{data}.planned.same.{model}", row, to=device / f"{chapter}.json")
+    large = row | {"value": 9.0, "context": text | {"seeds": 1, "verdict": "better"}}  # another size
+    results.record(f"{data}.planned.same.{model}", large, to=device / f"{chapter.replace('seeds', 'paper')}.json")
+
+
+def again(device):
+    table = results.load(device.parent)
+    return verdicts.Evidence(table[table.device == device.name], device.name)
+
+
+@pytest.mark.parametrize("verdict, said", [
+    ("worse", "scored lower than"), ("better", "scored higher than"), ("equivalent", "was equivalent to"),
+    ("undecided", "could not be told from")])
+def test_eight_seeds_take_the_place_of_one_run(device, verdict, said):
+    planned(device, "xca", verdict, 8)
+    text = verdicts.sentence(again(device), "xca")["text"]
+    assert text.startswith(f"xca {said} softmax attention") and " over 8 seeds (-3.0 percentage points" in text
+
+
+def test_some_seeds_do_not(device):
+    planned(device, "xca", "worse", 3)
+    assert "in this run (+0.0" in verdicts.sentence(again(device), "xca")["text"]
+    assert verdicts.over_seeds(again(device))[0]["text"] == "On the phantom, over 8 seeds: not run."
+
+
+def test_what_eight_seeds_said_of_each_data_set(device):
+    for model, verdict in (("xca", "worse"), ("window", "equivalent"), ("linformer", "worse")):
+        planned(device, model, verdict, 8)
+    planned(device, "resnet50", "better", 8, 2.0, "brain-tumor-mri")
+    phantom, real = verdicts.over_seeds(again(device))
+    assert phantom["text"] == "On the phantom, over 8 seeds: linformer, xca worse; window equivalent to it."
+    assert real["text"] == "On real MRI, over 8 seeds: resnet50 better than softmax attention."
+    claim = next(row["text"] for row in verdicts.claims(again(device)) if row["quantity"] == "as_good_as_softmax")
+    assert "linformer" in claim and "xca" in claim and "window" not in claim

@@ -1,6 +1,6 @@
 """What the tests of several processes start with torchrun: one tiny training, by as many processes as were asked for.
 
-    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP]
+    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP [MICRO_BATCH]]
 """
 
 import os
@@ -44,7 +44,7 @@ def first_all_read_then_one_writes(cache: Path, rank: str) -> None:
     checkpoint.load_state, checkpoint.save_state = slowly, watched
 
 
-def main(cache: str, processes: str, die_at: str = "-1") -> None:
+def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0") -> None:
     loop.CHECKPOINT_SECONDS = 0.0
     step, threads = loop.Loop._step, set()
 
@@ -57,8 +57,8 @@ def main(cache: str, processes: str, die_at: str = "-1") -> None:
     rank = os.environ.get("RANK", "0")
     if processes != "1":
         first_all_read_then_one_writes(Path(cache), rank)
-    run = training.fit(net(), survival.patterns(), SETTINGS.replace(processes=int(processes)), cache=cache,
-                       progress=False)
+    settings = SETTINGS.replace(processes=int(processes), micro_batch=int(micro_batch))
+    run = training.fit(net(), survival.patterns(), settings, cache=cache, progress=False)
     Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {threads} {len(run.history)}")
 
 

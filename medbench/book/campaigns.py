@@ -11,7 +11,8 @@ score is made for the recipe's rate and for the chosen one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from .. import data, grid, planned, records, results
 from ..calibration import temperature, tempered
 from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
-from ..experiment import Experiment, profile_of
+from ..experiment import MOST_EPOCHS, Experiment, profile_of
 from ..files import read_json
 from ..models import build_model
 from ..recipe import prior_behind
@@ -58,6 +59,11 @@ class Campaign:
         """The data set's short name."""
         return self.of.name if self.of else "phantom"
 
+    def epochs(self, size: int) -> int:
+        """How often a learning curve shows each of `size` images: as many steps as with all, at most 32 times each."""
+        whole = self.experiment(self.models[0])
+        return max(1, min(MOST_EPOCHS, round(whole.data.num_train * whole.training.epochs / size)))
+
     def experiment(self, name: str, seed: int = 0, device: str = "auto", factor: float = 1.0, **changes) -> Experiment:
         """One training, at the recipe's learning rate times a factor."""
         source = {"source": str(data.data_root() / self.of.path)} if self.of else {}
@@ -70,7 +76,7 @@ class Campaign:
 CAMPAIGNS = {c.name: c for c in (
     Campaign("small-mri", "10_seeds_mri", of=MRI),
     Campaign("small-phantom", "10_seeds_phantom"),
-    Campaign("curves", "10_curves", models=MODELS, seeds=(0,), tuned=False, sizes=(500, 1000, 2000, 4000, 8000)),
+    Campaign("curves", "10_curves", models=MODELS, seeds=(0,), tuned=False, sizes=(500, 1000, 2000, 4000, 8000, 18000)),
     Campaign("imbalance", "10_imbalance", models=("softmax", "resnet50"), seeds=(0, 1), tuned=False,
              choices=(("cross_entropy", ()), ("balanced_sampling", (("sampling", "balanced"),)),
                       *((loss, (("loss", loss),)) for loss in ("class_weights", "logit_adjustment", "focal")))),
@@ -83,38 +89,45 @@ CAMPAIGNS = {c.name: c for c in (
 
 # --------------------------------------------------------------------------------------------- run
 def run(name: str, *, device: str = "auto", seeds: list[int] | None = None, bootstrap: int = 1000, to=None,
-        campaigns: dict[str, Campaign] | None = None, show: bool = True) -> list[dict]:
+        again: bool = False, campaigns: dict[str, Campaign] | None = None, show: bool = True) -> list[dict]:
     """Train what is left of a campaign, and record every score as its training ends.
 
-    Args: `seeds` in place of the campaign's; `to`: the record file (default: the campaign's own of this device, which
-        begins with what is committed).
-    Returns: one row a model (and size): its recipe and mean balanced accuracy.
-    Raises: FileNotFoundError if the data are not there; RuntimeError where a training failed, behind the others.
+    Args: `seeds`: those to train now, in place of all of the campaign's; `to`: the record file (default: the campaign's
+        own of this device, which begins with what is committed); `again`: try once more what was given up.
+    Returns: one row a model (and size): its recipe and mean balanced accuracy over all seeds that every model has.
+    Raises: FileNotFoundError if the data are not there; RuntimeError where a training failed, behind all others.
     """
     campaign = (campaigns or CAMPAIGNS)[name]
     to = Path(to or results.here(campaign.chapter, device))
     results.resume(to)
-    going = _Going(campaign, tuple(campaign.seeds if seeds is None else seeds), device, bootstrap, to, show)
-    if campaign.choices:
-        return [row for choice, changes in campaign.choices for row in going.trained(choice, **dict(changes))]
-    if campaign.sizes:
-        return [row for size in campaign.sizes for row in going.trained(f"n{size}", num_train=size)]
-    rows = going.trained(SAME)
+    going = _Going(campaign, tuple(campaign.seeds if seeds is None else seeds), device, bootstrap, to, again, show)
+    rows = []
+    for choice, changes in campaign.choices:
+        rows += going.trained(choice, **dict(changes))
+    for size in campaign.sizes:
+        rows += going.trained(f"n{size}", num_train=size, epochs=campaign.epochs(size))
+    if not (campaign.choices or campaign.sizes):
+        rows += going.trained(SAME)
     if campaign.tuned:
         rows += going.trained(TUNED, going.rates())
+    if going.failed:
+        raise RuntimeError(f"{len(going.failed)} trainings failed, the others are recorded; first "
+                           f"{going.failed[0].title}: {going.failed[0].failures[-1]}. Mend the cause and say --again")
     return rows
 
 
 @dataclass(frozen=True)
 class _Going:
-    """A campaign on its way: with which seeds, where, and into which file."""
+    """A campaign on its way: with which seeds, where, and into which file; `failed`: what was given up so far."""
 
     campaign: Campaign
     seeds: tuple[int, ...]
     device: str
     bootstrap: int
     to: Path
+    again: bool
     show: bool
+    failed: list[grid.Job] = field(default_factory=list)
 
     # ----------------------------------------------------------------------------------------- what there is
     def ready(self, wanted: list[tuple[str, int, float]], **changes) -> tuple[list[Experiment], data.Data]:
@@ -129,63 +142,72 @@ class _Going:
         return {r.fingerprints["run"]: r for r in found if r.quantity == quantity and "run" in r.fingerprints}
 
     def done(self, quantity: str, experiments: list[Experiment], opened: data.Data, labels: list[str], logits: bool,
-             each=None) -> tuple[list[records.Record | None], list[grid.Job]]:
+             each, may_diverge: bool = False) -> list[records.Record | None]:
         """Train whichever of the experiments has no record of a quantity; `each` makes it.
 
-        Returns: the record of each experiment, `None` of those that failed, and the jobs that did.
+        Returns: the record of each experiment, `None` of those that failed. Those are noted, though where a training
+        `may_diverge` that is a result and no failure.
         """
-        keys = [run_folder(build_model(e.model), opened, e.training).name for e in experiments]
+        keys = [key_of(e, opened) for e in experiments]
         known = self.recorded(quantity)
         left = {key: (e, label) for key, e, label in zip(keys, experiments, labels) if key not in known}
-        failed = []
         if left:
+            print(f"{self.campaign.name}: {len(keys) - len(left)} of {len(keys)} runs are recorded, {len(left)} are "
+                  f"left", file=sys.stderr)
             todo, called = zip(*left.values())
-            jobs = grid.train(list(todo), labels=list(called), logits=logits, show=self.show, each=each)
-            failed = [job for job in jobs if job.state == "failed"]
+            self.failed.extend(job for job in grid.train(list(todo), labels=list(called), logits=logits,
+                                                         again=self.again, show=self.show, each=each)
+                               if job.state == "failed" and not (may_diverge and diverged(job)))
             known = self.recorded(quantity)
-        return [known.get(key) for key in keys], failed
+        return [known.get(key) for key in keys]
 
     # ----------------------------------------------------------------------------------------- what is done
     def trained(self, recipe: str, factors: dict[str, float] | None = None, **changes) -> list[dict]:
-        """All models with all seeds, scored and compared."""
-        pairs, factors = [(seed, name) for seed in self.seeds for name in self.campaign.models], factors or {}
+        """All models with all seeds, scored and compared; seeds that were recorded before are compared too."""
+        models, factors = self.campaign.models, factors or {}
+        seeds = sorted({*self.seeds, *self.campaign.seeds}, key=lambda seed: (seed not in self.seeds, seed))
+        pairs = [(seed, name) for seed in seeds for name in models]
         experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
-        found, failed = self.done("right", experiments, opened, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
-                                  lambda job: self.record(recipe, job, opened))
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {len(pairs)} trainings failed, first {failed[0].title}: "
-                               f"{failed[0].failures[-1]}")
-        runs: dict[str, list[np.ndarray]] = {}
-        for (_, name), record in zip(pairs, found):
-            runs.setdefault(name, []).append(as_logits(unpack(record.context["decisions"]), len(opened.classes)))
+        now = len(self.seeds) * len(models)
+        self.done("right", experiments[:now], opened, [f"{recipe}, seed {seed}" for seed, _ in pairs[:now]], True,
+                  lambda job: self.record(recipe, job, opened))
         for name, factor in factors.items():
             row = {"quantity": "rate_factor", "value": factor, "unit": "1"}
             results.record(f"{self.campaign.data}.{recipe}.{name}", row, to=self.to, data=self.campaign.data)
-        return self.compared(recipe, runs, opened)
+        known = self.recorded("right")
+        found = {pair: known.get(key_of(e, opened)) for pair, e in zip(pairs, experiments)}
+        whole = [seed for seed in sorted(seeds) if all(found[seed, name] for name in models)]
+        runs = {name: [as_logits(unpack(found[seed, name].context["decisions"]), len(opened.classes))
+                       for seed in whole] for name in models}
+        return self.compared(recipe, runs, opened) if whole else []
 
     def rates(self) -> dict[str, float]:
-        """Each model's factor of the learning rate, chosen on validation with the first seed; all are recorded."""
+        """Each model's factor of the learning rate, chosen on validation with the first seed; all are recorded, and one
+        at which the model diverges has no score. A model whose trainings failed otherwise keeps the recipe's."""
         wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
         experiments, opened = self.ready(wanted)
-        found, _ = self.done(SELECTION, experiments, opened, [f"rate x{factor:g}" for *_, factor in wanted], False,
-                             self.record_rate)
-        scores: dict[str, dict[float, float]] = {}
+        found = self.done(SELECTION, experiments, opened, [f"rate x{factor:g}" for *_, factor in wanted], False,
+                          self.record_rate, may_diverge=True)
+        scores: dict[str, dict[float, records.Record | None]] = {}
         for (name, _, factor), record in zip(wanted, found):
-            if record:                                       # a rate at which a model diverges is not chosen
-                scores.setdefault(name, {})[factor] = record.value
-        return {name: chosen(each) for name, each in scores.items()}
+            scores.setdefault(name, {})[factor] = record
+        return {name: chosen({factor: r.value for factor, r in tried.items() if r.value is not None})
+                for name, tried in scores.items() if all(tried.values())}
 
     # ----------------------------------------------------------------------------------------- records
     def record_rate(self, job: grid.Job) -> None:
-        """How well one rate did on validation."""
-        if job.state == "failed":
-            return
+        """How well one rate did on validation; no value where the model diverged at it."""
         training = job.experiment.training
         factor = training.lr / self.campaign.experiment(job.name).training.lr
-        row = {"quantity": SELECTION, "value": _best(read_json(job.folder / "run.json"))[SELECTION], "unit": "1",
-               "suffix": f"x{factor:g}", "context": {"lr": training.lr}}
-        results.record(f"rates.{job.name}", _Printed([row], self.prints(job)), to=self.to, seed=training.seed,
-                       data=self.campaign.data)
+        row = {"quantity": SELECTION, "unit": "1", "suffix": f"x{factor:g}", "context": {"lr": training.lr}}
+        if job.state != "failed":
+            row |= {"value": _best(read_json(job.folder / "run.json"))[SELECTION]}
+        elif diverged(job):
+            row |= {"value": None, "reason": "the loss became NaN or infinite at this rate"}
+        else:
+            return
+        results.record(f"{self.campaign.data}.rates.{job.name}", _Printed([row], self.prints(job)), to=self.to,
+                       seed=training.seed, data=self.campaign.data)
 
     def record(self, recipe: str, job: grid.Job, opened: data.Data) -> None:
         """What one run scored, decided and took."""
@@ -196,7 +218,7 @@ class _Going:
         scores = evaluate(job.logits, opened.test, prior=prior, bootstrap=self.bootstrap)
         rows = [row for row in scores.rows() if row["quantity"] in SHOWN and "suffix" not in row]
         rows += self.calibrated(job, opened, prior)
-        rows += [{"quantity": "training_seconds", "value": done["seconds"], "unit": "s"},
+        rows += [{"quantity": "training_cpu_seconds", "value": done["cpu_seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
                  {"quantity": SELECTION, "value": _best(done)[SELECTION], "unit": "1"},
                  _decisions(Task(job.logits, opened.test, prior))]
@@ -237,11 +259,21 @@ class _Going:
             results.record(f"{self.campaign.data}.{recipe}.{name}.mean", mean, images=len(opened.train), **about)
         for kind, family in families.items():
             for comparison in family.comparisons:
-                results.record(f"{kind}.{recipe}.{comparison.first}", comparison, **about)
-        results.record(f"planned.{recipe}", families["planned"], **about)
+                results.record(f"{self.campaign.data}.{kind}.{recipe}.{comparison.first}", comparison, **about)
+        results.record(f"{self.campaign.data}.planned.{recipe}", families["planned"], **about)
         return [{"model": name, "recipe": recipe, "seeds": len(mean.values), "balanced_accuracy": mean.value,
                  "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high}
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
+
+
+def key_of(experiment: Experiment, opened: data.Data) -> str:
+    """The fingerprint of all that a run depends on; its folder is named by it."""
+    return run_folder(build_model(experiment.model), opened, experiment.training).name
+
+
+def diverged(job: grid.Job) -> bool:
+    """Whether a training failed because its numbers became none, which it would again."""
+    return bool(job.failures) and job.failures[-1].startswith(FloatingPointError.__name__)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What chapter 10 shows of the long runs: scores over seeds, planned comparisons, calibration, learning curves.
 
 What lives here, top to bottom: `over_seeds`, which reads the records of one campaign; `Seeds`, those records: its
-tables, its sentences, its pictures. What has no record yet is shown as "not run".
+tables and pictures. What has no record yet is shown as "not run".
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .. import plots, results
-from .campaigns import CAMPAIGNS, SAME, TUNED, Campaign
+from ..config import CONTROL
+from .campaigns import CAMPAIGNS, REFERENCE, SAME, TUNED, Campaign
 from .tables import of_one_device, with_interval
 
 NOT_RUN = "not run"
@@ -82,15 +83,34 @@ class Seeds:
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
-        these = self.rows[(self.rows.quantity == f"{SCORE}_difference") & self.rows.seed.isna()
-                          & self.rows["name"].str.startswith(f"{kind}.{recipe}.")]
+        these = self.rows[(self.rows.quantity == f"{SCORE}_difference") & self.rows.seed.isna() & self._whole(self.rows)
+                          & self.rows["name"].str.startswith(f"{self.campaign.data}.{kind}.{recipe}.")]
         return these.assign(model=these["first"])[["model", "value", "low", "high", "verdict"]].reset_index(drop=True)
 
-    def sentences(self, recipe: str = SAME, kind: str = "planned") -> list[str]:
-        """What the comparisons found, each in a sentence, and the smallest difference that would be found."""
-        texts = [row["text"] for name, row in self.by_name.items()
-                 if name.startswith(f"{kind}.{recipe}.") and isinstance(row["text"], str)]
-        return texts or [f"{self.campaign.name}, {CALLED[recipe]}: {self.left}"]
+    def verdicts(self) -> pd.DataFrame:
+        """A row for each planned comparison, and the last for softmax against the control: the difference in percentage
+        points with its 95 % interval and its verdict, for each recipe."""
+        asked = {f"{name} - softmax": ("planned", name) for name in self.campaign.models
+                 if name not in (REFERENCE, CONTROL)} | {f"{REFERENCE} - {CONTROL}": ("control", REFERENCE)}
+        return pd.DataFrame({CALLED[recipe]: {row: self._verdict(recipe, *of) for row, of in asked.items()}
+                             for recipe in self._recipes()})
+
+    def _verdict(self, recipe: str, kind: str, name: str) -> str:
+        row = self.by_name.get(f"{self.campaign.data}.{kind}.{recipe}.{name}.{SCORE}_difference")
+        if row is None or not self._whole(row):
+            return NOT_RUN
+        return f"{with_interval(row['value'], row['low'], row['high'], 1)} {row['verdict']}"
+
+    def _whole(self, rows):
+        """Whether comparisons are over all seeds of the campaign."""
+        return rows["seeds"] >= len(self.campaign.seeds)
+
+    def limits(self) -> list[str]:
+        """The smallest difference that would be found, in a sentence for each recipe."""
+        found = {CALLED[recipe]: self.by_name.get(f"{self.campaign.data}.planned.{recipe}.detectable_difference")
+                 for recipe in self._recipes()}
+        return [f"{called[0].upper()}{called[1:]}: {self.left if row is None else row['text']}"
+                for called, row in found.items()]
 
     def forest(self, recipe: str = SAME, kind: str = "planned"):
         """The planned comparisons as a picture, with the zone of equivalence."""
