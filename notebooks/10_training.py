@@ -118,7 +118,7 @@ mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none
 #
 # Now the test set. Beside the models stand two shortcuts that cannot see fine anatomy; any model has to beat them. Always
 # giving the same answer would score a tenth in balanced accuracy. And the intervals? We draw the test images again with
-# replacement, many times, and score each draw; the middle 95 % of these scores is the interval (a {term}`bootstrap`). It says
+# replacement, many times, and score each draw; the middle {defined}`95 %` of these scores is the interval (a {term}`bootstrap`). It says
 # how far the score would move with other test images of the same kind, and nothing about another seed.
 
 # %%
@@ -209,7 +209,7 @@ print("\n".join(c.sentence for c in comparisons))
 # %% [markdown]
 # *Tie* means: the interval holds zero. With {value}`10_training:compare.all.detectable_difference|n` test images, a
 # difference of {value}`10_training:compare.all.detectable_difference|.1f` would be found four times in five; smaller ones
-# would often be missed. Seven intervals are read here, each at 5 %: among equal models one of them may still miss zero by
+# would often be missed. Seven intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by
 # chance.
 #
 # And there is a second noise, which these intervals do *not* cover: another seed gives another model. Where only one run
@@ -300,14 +300,14 @@ on_phantom.verdicts()
 print("\n".join(on_phantom.limits()))
 
 # %% [markdown]
-# Four words, computed, with fixed meanings. *Better* and *worse*: the corrected p lies below 5 %. Otherwise *equivalent*: the
-# 90 % interval lies in the grey zone, within two points, which amounts to two one-sided tests at 5 %. That is a result, not a
+# Four words, computed, with fixed meanings. *Better* and *worse*: the corrected p lies below {defined}`5 %`. Otherwise *equivalent*: the
+# {defined}`90 %` interval lies in the grey zone, within two points, which amounts to two one-sided tests at {defined}`5 %`. That is a result, not a
 # failure to find one. *Undecided*: neither. The bars are 95 % intervals of one comparison alone. So a bar may miss zero and
 # its verdict be *undecided*: the correction is stricter. And a bar may reach out of the grey zone and be *equivalent*.
 #
-# Why eight seeds? The smallest possible p is 2 divided by 2 to the number of seeds. With five it is 2/32, above 5 % even for one
+# Why eight seeds? The smallest possible p is 2 divided by 2 to the number of seeds. With five it is 2/32, above {defined}`5 %` even for one
 # question. With seven it is 2/128, too large where six questions are asked. With eight it is 2/256, and six times that
-# is just below 5 %.
+# is just below {defined}`5 %`.
 #
 # Softmax against `none` is a question by itself, in the last row. The smallest difference that would be found is larger
 # than that of single runs above, because it also pays for seeds and for six questions.
@@ -364,7 +364,7 @@ print("\n".join(on_mri.limits()))
 #
 # ## Do the probabilities mean what they say?
 #
-# A model that says "90 %" should be right in nine of ten such cases. The {term}`calibration error` is the mean gap between
+# A model that says "{defined}`90 %`" should be right in nine of ten such cases. The {term}`calibration error` is the mean gap between
 # what is said and what is true, class by class. One number, a {term}`temperature` found on the validation images, divides the
 # evidence, which is the logits less the log prior (after {cite}`guo2017`). The decisions behind balanced accuracy stay the
 # same; those behind top-1 may change.
@@ -406,7 +406,7 @@ over_seeds("imbalance", book.device).choices()
 #
 # ## At full size
 #
-# And the large models, 28 M parameters at 224 px, the size of the study? One run of each takes two cores most of an hour
+# And the large models, {defined}`28 M parameters` at 224 px, the size of the study? One run of each takes two cores most of an hour
 # (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones, far too few to come to rest.
 
 # %%
