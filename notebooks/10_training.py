@@ -182,12 +182,13 @@ benchmark.confused(scores["softmax"][0].confusion, called)
 
 # %% [markdown]
 # Look for two kinds of error. Are findings that share a sign, a bright spot, a dark hole, a push, taken for each other? And
-# where the answer is *normal*, a lesion was missed. The **sensitivity** of a class, the share of its images that is found,
-# is below with its interval.
+# where the answer is *normal*, a lesion was missed.
+#
+# The **sensitivity** of a class is the share of its images that is found, its **specificity** the share of all other images
+# that is not taken for it. The intervals are Wilson's, which hold for few images too.
 
 # %%
-pd.DataFrame({name: {mb.phantom.CLASS_NAMES[key]: str(score["sensitivity"]) for key, score in runs[0].per_class.items()}
-              for name, runs in scores.items() if name in ("softmax", "fastformer", "resnet50", "none")})
+benchmark.class_page({name: scores[name][0] for name in ("softmax", "resnet50", "none")}, called)
 
 # %% [markdown]
 # ## Are the differences real?
@@ -294,10 +295,8 @@ on_phantom.page()
 on_phantom.forest();
 
 # %%
-on_phantom.verdicts()
-
-# %%
 print("\n".join(on_phantom.limits()))
+on_phantom.verdicts()
 
 # %% [markdown]
 # Four words, computed, with fixed meanings. *Better* and *worse*: the corrected p lies below {defined}`5 %`. Otherwise *equivalent*: the
@@ -344,10 +343,8 @@ on_mri.page()
 on_mri.forest();
 
 # %%
-on_mri.verdicts()
-
-# %%
 print("\n".join(on_mri.limits()))
+on_mri.verdicts()
 
 # %% [markdown]
 # The test images are few, and no number of seeds makes them more.
@@ -401,8 +398,8 @@ over_seeds("curves", book.device).curve();
 over_seeds("imbalance", book.device).choices()
 
 # %% [markdown]
-# Balanced accuracy beside the calibration error: a way may buy points of the one with much of the other. Two seeds and no
-# interval: take a difference of a point or two for noise.
+# Balanced accuracy, then the calibration error as it is, and with a temperature. A way may buy points of the one with much of
+# the other. Two seeds and no interval: take a difference of a point or two for noise.
 #
 # ## At full size
 #

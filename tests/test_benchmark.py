@@ -37,13 +37,13 @@ def test_models_trained_side_by_side_are_those_trained_alone(experiments, tmp_pa
 @pytest.mark.slow
 def test_a_training_that_fails_beside_others_says_why(experiments):
     broken = [exp.replace(training=exp.training.replace(lr=1e30, clip_grad=0.0, warmup=0.0)) for exp in experiments]
-    with pytest.raises(FloatingPointError, match="became NaN or"):
+    with pytest.raises(RuntimeError, match="training of none, seed 0 failed: FloatingPointError.*became NaN or"):
         benchmark.train_together(broken)
 
 
 def test_one_at_a_time_where_there_is_no_second_core(experiments, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 1)
-    monkeypatch.setattr(benchmark, "ProcessPoolExecutor", None)          # would fail if it were called
+    monkeypatch.setattr(benchmark.grid, "train", lambda *_, **__: pytest.fail("trained"))
     assert benchmark.train_together(experiments) == [None, None]
 
 
@@ -57,6 +57,18 @@ def test_scores_are_tabled_with_their_intervals_best_first(experiments):
     assert list(table.index) == ["oracle", "model"]
     assert table.loc["oracle", "balanced accuracy"].startswith("1.000 [1.0")
     assert list(benchmark.run_table(trained).index) == ["none"]
+
+
+def test_the_class_page_has_wilson_intervals():
+    labels = np.repeat([0, 1, 2], [10, 10, 5])
+    decided = labels.copy()
+    decided[[0, 1, 20]] = [1, 2, 0]
+    split = SimpleNamespace(labels=labels, classes=("a", "b", "c"), prior=np.ones(3) / 3, population=None)
+    scores = metrics.evaluate(np.eye(3)[decided], split, bootstrap=0)
+    page = benchmark.class_page({"softmax": scores, "none": scores}, ["A", "B", "C"])
+    assert list(page.columns) == ["images", "softmax, sensitivity", "softmax, specificity", "none, sensitivity"]
+    assert page.loc["A"].tolist() == [10, "0.80 [0.49, 0.94]", "0.93 [0.70, 0.99]", "0.80 [0.49, 0.94]"]
+    assert page.loc["C", "images"] == 5
 
 
 def test_what_mixing_is_worth_is_said_from_the_verdicts():
