@@ -107,7 +107,8 @@ benchmark.run_table(trained)
 # How did they learn? We draw the balanced accuracy on the validation images after each pass.
 
 # %% mystnb={"image": {"alt": "Balanced accuracy on validation images against images seen, one line a model, the control without mixing drawn thicker."}}
-curves = pd.concat([pd.DataFrame(t.run.history).assign(model=t.name) for t in trained if t.experiment.training.seed == seeds[0]])
+curves = pd.concat([pd.DataFrame(t.run.history).assign(model=t.name)
+                    for t in trained if t.experiment.training.seed == seeds[0]])
 mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none");
 
 # %% [markdown]
@@ -321,7 +322,7 @@ on_phantom.verdicts()
 
 # %%
 real = benchmark.real_records(book.device)
-beside = benchmark.beside_phantom(real, {name: scores[name] for name in names})
+beside = benchmark.beside_phantom(real, scores)
 mb.results.record("real", beside, to=book.results, data="brain-tumor-mri")
 benchmark.recorded_scores(real)
 
@@ -407,8 +408,9 @@ over_seeds("imbalance", book.device).choices()
 # (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones, far too few to come to rest.
 
 # %%
-large = {name: over_seeds(name, book.device).page()["the recipe's rate"] for name in ("paper-mri", "paper-phantom")}
-pd.DataFrame({"real MRI": large["paper-mri"], "phantom": large["paper-phantom"]})
+large = {called: over_seeds(name, book.device).page()["the recipe's rate"]
+         for called, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
+pd.DataFrame(large)
 
 # %% [markdown]
 # One seed each cannot rank them. Where the table has numbers, it shows how far the large models come by the same recipe.
