@@ -111,12 +111,13 @@ def assignments(given: list[str]) -> dict:
 
 def choices(given: list[str]) -> dict[str, list]:
     """`["lr=0.001,0.002"]` as a dict of lists, its values read as those of `assignments`."""
+    example = "such as --vary lr=0.001,0.002"
     found = {name: [_value(part) for part in text.split(",") if part.strip()]
-             for name, text in _pairs(given, "--vary", "such as --vary lr=0.001,0.002")}
-    for name, values in found.items():
-        if not values or name == "seed":
-            raise ValueError(f"--vary got {name}={','.join(map(str, values))}; wanted values, as in --vary "
-                             f"lr=0.001,0.002" if not values else "--vary got seed; say --seeds 0-7 in its place")
+             for name, text in _pairs(given, "--vary", example)}
+    if empty := [name for name, values in found.items() if not values]:
+        raise ValueError(f"--vary got {empty[0]}=; wanted values, {example}")
+    if "seed" in found:
+        raise ValueError("--vary got seed; say --seeds 0-7 in its place")
     return found
 
 
