@@ -44,15 +44,16 @@ train --model softmax --preset paper --data RadImageNet --subset MR/brain
 train --model xca --preset smoke --set lpi=true --set epochs=2""")
 def train(model: opt.Models, preset: opt.Preset = "small", data: opt.Source = "phantom", subset: opt.Subset = "",
           profile: opt.Profile = "", seed: opt.Seed = 0, device: opt.Device = "auto", set: opt.Set = (),
-          form: opt.Form = "table"):
+          workers: Annotated[int, option("--workers", min=0, help="processes that prepare batches; the result is the "
+                                         "same")] = 0, form: opt.Form = "table"):
     """Train models by the one recipe.
 
     A run that is finished already is loaded, and an interrupted one goes on. The column run names each run for the
     other commands.
     """
     overrides = ({"subset": subset} if subset else {}) | console.assignments(set)
-    console.show(commands.train(commands.model_names(model), preset, data, profile or None, seed, device, overrides),
-                 form)
+    console.show(commands.train(commands.model_names(model), preset, data, profile or None, seed, device, overrides,
+                                workers), form)
 
 
 @command("""grid --models all --seeds 0-7 --data brain-tumor-mri/manifest.csv

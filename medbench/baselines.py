@@ -97,17 +97,18 @@ def linear_probe(train, train_labels, test, k: int, seed: int = 0) -> np.ndarray
 
 
 # --------------------------------------------------------------------------------------------- shortcuts
-def shortcuts(train_images, train_labels, test_images, test_labels, *, classes, population=None, seed: int = 0,
-              bootstrap: int = 0):
+def shortcuts(train_images, train_labels, test_images, test_labels, *, classes, population=None, groups=None,
+              caveats=(), seed: int = 0, bootstrap: int = 0):
     """What two linear models make of images whose anatomy they cannot see.
 
     Args: images (n, H, W) uint8 and labels (n,) in 0..k-1, for training and for the test; `classes`: the k keys;
-        `population` (k,): as in `data.Split`; `bootstrap`: resamples for the intervals.
+        `population` (k,), `groups` (n,), `caveats`: of the test, as in `data.Split`; `bootstrap`: resamples for the
+        intervals.
     Returns: {"intensity_statistics": Scores, "thumbnails_28": Scores}.
     """
     features = {"intensity_statistics": intensity_statistics, "thumbnails_28": thumbnails}
     k = len(classes)
-    split = _split(test_labels, classes, np.bincount(train_labels, minlength=k) + 1e-9, population)
+    split = _split(test_labels, classes, np.bincount(train_labels, minlength=k) + 1e-9, population, groups, caveats)
     return {name: metrics.evaluate(linear_probe(f(train_images), train_labels, f(test_images), k, seed), split,
                                    bootstrap=bootstrap, seed=seed) for name, f in features.items()}
 
@@ -115,14 +116,15 @@ def shortcuts(train_images, train_labels, test_images, test_labels, *, classes, 
 def shortcut_scores(data, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, metrics.Scores]:
     """`shortcuts` on a data set, trained on its training images and scored on its test set."""
     return shortcuts(data.train.images, data.train.labels, data.test.images, data.test.labels, classes=data.classes,
-                     population=data.test.population, seed=seed, bootstrap=bootstrap)
+                     population=data.test.population, groups=data.test.groups, caveats=data.test.caveats, seed=seed,
+                     bootstrap=bootstrap)
 
 
-def _split(labels, classes, counts, population=None):
-    """The least that `metrics.evaluate` needs to know about a split."""
+def _split(labels, classes, counts, population=None, groups=None, caveats=()):
+    """What `metrics.evaluate` needs to know about a split."""
     counts = np.asarray(counts, float)
     return SimpleNamespace(labels=np.asarray(labels), classes=tuple(classes), prior=counts / counts.sum(),
-                           population=population)
+                           population=population, groups=groups, caveats=tuple(caveats))
 
 
 def slice_level(train_heights, train_labels, test_heights, test_labels, *, classes, bootstrap: int = 0):
@@ -172,7 +174,8 @@ def nearest_neighbour(data, *, sides=SIDES, bootstrap: int = 1000, seed: int = 0
     Returns: Scores of the test set; `scores_side` in `nearest_side` tells which side was taken.
     """
     best = nearest_side(data, sides)
-    split = _split(data.test.labels, data.classes, np.ones(len(data.classes)))
+    split = _split(data.test.labels, data.classes, np.ones(len(data.classes)), groups=data.test.groups,
+                   caveats=data.test.caveats)
     logits = _nearest(data.train, data.test, best, len(data.classes))
     return metrics.evaluate(logits, split, bootstrap=bootstrap, seed=seed)
 

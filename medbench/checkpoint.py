@@ -162,9 +162,16 @@ def _forget(file: Path) -> None:
 
 # --------------------------------------------------------------------------------------------- finished
 def save_run(folder: Path, weights: dict[str, Tensor], info: dict) -> None:
-    """Turn the folder into a finished run and drop the states that led there."""
-    noted = write_tensors(folder / "model.safetensors", weights)
-    write_json(folder / "run.json", info | {"finished": True, "sha256": noted})
+    """Turn the folder into a finished run and drop the states that led there.
+
+    Raises: OSError: the disk is full, or not to be written; the states are whole.
+    """
+    try:
+        noted = write_tensors(folder / "model.safetensors", weights)
+        write_json(folder / "run.json", info | {"finished": True, "sha256": noted})
+    except OSError as error:
+        raise OSError(error.errno, f"the finished run could not be written to {str(folder)!r} "
+                      f"({error.strerror or error}); make room or give permission and start again") from error
     for file in _states(folder):
         _forget(file)
     for left in folder.glob("state-*.safetensors"):                       # of a writer that was killed

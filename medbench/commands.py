@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import checkpoint, places, results, saliency, training
 from . import grid as grid_module
-from . import places, results, saliency, training
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, model_config
 from .data import load_data, read_image, to_input
@@ -76,6 +76,7 @@ def seconds_in(text: str) -> float:
 def run_folder(name: str) -> Path:
     """The folder of a finished run, from its path or the first letters of its name in the cache."""
     given, root = Path(name), cache_dir() / "runs"
+    checkpoint.refuse_pickle(given)
     known = sorted(path.parent for path in root.glob("*/run.json") if (read_json(path) or {}).get("finished"))
     hits = [given] if (given / "run.json").is_file() else [path for path in known if path.name.startswith(name)]
     if len(hits) == 1:
@@ -128,7 +129,7 @@ def check_data(source: str, subset: str, near: float, out: str | None, chapter: 
 
 
 # --------------------------------------------------------------------------------------------- train
-def train(names, preset, source, profile, seed, device, overrides) -> list[dict]:
+def train(names, preset, source, profile, seed, device, overrides, workers: int = 0) -> list[dict]:
     """Train one model after the other; one row a run."""
     resolve_device(device)
     source = data_source(source)
@@ -138,13 +139,15 @@ def train(names, preset, source, profile, seed, device, overrides) -> list[dict]
         build_model(experiment.model)                        # refuses what cannot be built before any image is drawn
     data = load_data(experiments[0].data)
     print("\n".join(data.notes), file=sys.stderr)
-    return [_train(e.on(len(data.classes), len(data.train), keep_epochs="epochs" in overrides), data)
+    return [_train(e.on(len(data.classes), len(data.train), keep_epochs="epochs" in overrides), data, workers)
             for e in experiments]
 
 
-def _train(experiment: Experiment, data) -> dict:
+def _train(experiment: Experiment, data, workers: int) -> dict:
     """Train one model, note beside it which data it saw, and say how it went on validation."""
-    run = grid_module.fit(experiment, data)
+    run = grid_module.fit(experiment, data, workers=workers)
+    for note in run.notes:
+        print(f"{experiment.model.name}: {note}", file=sys.stderr)
     best = run.history[run.best_epoch - 1]
     return {"model": experiment.model.name, "run": run.directory.name, "best_epoch": run.best_epoch,
             **{key: value for key, value in best.items() if key.startswith("val_")},
@@ -185,6 +188,7 @@ def _grid_row(job, varied: list[str], data) -> dict:
     if done:
         best = done["history"][done["best_epoch"] - 1]
         row |= {key: value for key, value in best.items() if key.startswith("val_")} | {"seconds": done["seconds"]}
+        row |= {"notes": "; ".join(done["notes"])} if done["notes"] else {}
     return row | ({"reason": job.failures[-1]} if job.state == "failed" else {}) | _said(data)
 
 

@@ -162,7 +162,8 @@ class TrainingConfig(Config):
     `samples_seen = num_train * epochs`. `threads` and `processes` are part of the fingerprint because the last bits of
     a sum depend on how it is split. `threads=0` means all cores of the machine, shared by the processes on it.
     `batch_size` is that of all processes together. `micro_batch`: images that one process takes at once, 0 for all of
-    its share; where memory runs out it is halved, and the gradient stays that of the whole batch.
+    its share; where memory runs out it is halved, and the gradient stays that of the whole batch (batch normalisation
+    takes its statistics from each part).
     """
 
     epochs: int = 3

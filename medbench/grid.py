@@ -195,9 +195,9 @@ def known(folder: Path, digests: dict) -> np.ndarray | None:
     return kept and kept["logits"].numpy()
 
 
-def fit(experiment: Experiment, data: Data, progress: bool = True) -> training.Run:
+def fit(experiment: Experiment, data: Data, progress: bool = True, workers: int = 0) -> training.Run:
     """`training.fit` of an experiment, which is noted beside the run."""
-    run = training.fit(build_model(experiment.model), data, experiment.training, progress=progress)
+    run = training.fit(build_model(experiment.model), data, experiment.training, progress=progress, workers=workers)
     note(experiment, data, run.directory)
     return run
 

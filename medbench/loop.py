@@ -28,6 +28,7 @@ from .scoring import Task
 
 CHECKPOINT_SECONDS = 30.0
 SELECTION = "val_macro_auroc"      # what chooses the epoch
+IMAGES = 64                        # at once in validation, if memory allows
 CHECK_STEPS = 20                   # how often the loss is looked at, on a device where looking means waiting
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
@@ -54,8 +55,8 @@ class Loop:
         self.notes: list[str] = []
 
     # ----------------------------------------------------------------------------------------- all of it
-    def train(self, about: dict) -> list[str]:
-        """All epochs that are left; the folder then holds a finished run. Returns sentences on what happened."""
+    def train(self, about: dict) -> None:
+        """All epochs that are left; the folder then holds a finished run."""
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         prior = recipe.prior_behind(self.config, self.data.prior)
         restored = self._restore()
@@ -74,7 +75,6 @@ class Loop:
                     self._restore()
         self._finish(about)
         self.world.unwrap(self.model)
-        return self.notes
 
     def _finish(self, about: dict) -> None:
         """The finished run, with hashes of where it ended."""
@@ -205,7 +205,8 @@ class Loop:
         mine = self.world.share(np.arange(len(val)))
         if len(mine):
             part = val if len(mine) == len(val) else val.take(mine)
-            logits = predict(self.model, part, precision=self.config.precision)
+            at_once = min(IMAGES, self.info["micro_batch"] or IMAGES)
+            logits = predict(self.model, part, batch_size=at_once, precision=self.config.precision)
         logits = self.world.gathered(logits, len(val))
         if not np.isfinite(logits).all():
             self._fail(epoch, self.info["step"] - 1, np.empty(0, int), torch.empty(0), float("nan"))
@@ -220,7 +221,7 @@ class Loop:
     def _restore(self) -> bool:
         """Go on from the last whole state; whether there is one."""
         found, best, said = checkpoint.load_state(self.folder, self.model, self.optimiser)
-        self.notes += said
+        self.notes = list(dict.fromkeys([*(found or {}).get("notes", []), *self.notes, *said]))
         if found:
             self.info, self.best = {name: found[name] for name in self.info}, best
         self.saved = time.perf_counter()
@@ -231,7 +232,7 @@ class Loop:
         self._note_time()
         self.info["loss_sum"] = loss_sum
         if self.world.main:
-            checkpoint.save_state(self.folder, self.model, self.optimiser, self.best, self.info)
+            checkpoint.save_state(self.folder, self.model, self.optimiser, self.best, self.info | {"notes": self.notes})
         self.saved = time.perf_counter()
 
     def _note_time(self) -> None:

@@ -254,10 +254,11 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     Args: `first`, `second`: logits (n, k) on `split`; `quantity`: one of `OVERALL`; `names`: for the sentence;
         `priors`: class frequencies behind each model's logits (default: the split's).
     Returns: `Comparison`. Its interval holds for these two runs, not for other seeds.
-    Raises: ValueError: as `evaluate`, or for an unknown quantity.
+    Raises: ValueError: as `evaluate`, or for a quantity that is unknown, or undefined on this split.
     """
     one_of("quantity", quantity, OVERALL)
     tasks = [Task(logits, split, prior) for logits, prior in zip((first, second), priors)]
+    refuse_undefined(quantity, tasks)
 
     def difference(counts):
         return tasks[0].statistic(quantity, counts) - tasks[1].statistic(quantity, counts)
@@ -267,6 +268,16 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     point = difference(np.ones((1, tasks[0].n)))[0]
     return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n,
                       tuple(getattr(split, "caveats", ())))
+
+
+def refuse_undefined(quantity: str, tasks) -> None:
+    """Raises ValueError where a score to be compared is NaN, with the reason: there is no verdict on what is undefined.
+    """
+    for task in tasks:
+        value = float(task.statistic(quantity, np.ones((1, task.n)))[0])
+        if math.isnan(value):
+            raise ValueError(f"{quantity} cannot be compared: {task.why(quantity, value)}; choose another quantity, or "
+                             f"a split that has images of every class")
 
 
 def sign_flip(differences) -> float:

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from .checks import in_range, one_of
-from .metrics import holm, resamples, with_caveats
+from .metrics import holm, refuse_undefined, resamples, with_caveats
 from .scoring import OVERALL, Task
 
 ALPHA, POWER = 0.05, 0.8
@@ -175,7 +175,8 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
         priors: {model: class frequencies behind its logits}; the split's by default.
         quantity: one of `metrics.OVERALL`. margin: of equivalence, as a share: 0.02 is two percentage points.
     Returns: `Family`.
-    Raises: ValueError: an unknown model or quantity, models with different numbers of runs, fewer than two models.
+    Raises: ValueError: an unknown model or quantity, models with different numbers of runs, fewer than two models, a
+        score that is undefined on this split.
     """
     one_of("reference", reference, tuple(runs))
     one_of("quantity", quantity, OVERALL)
@@ -188,6 +189,7 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
         raise ValueError(f"runs holds {counts}; wanted at least two models with the same seeds, at least one")
     S, priors, groups = counts[reference], priors or {}, getattr(split, "groups", None)
     tasks = [[Task(logits, split, priors.get(name)) for logits in runs[name]] for name in (reference, *names)]
+    refuse_undefined(quantity, [task for row in tasks for task in row])
     points, drawn = _scores(tasks, quantity, split, groups, bootstrap, seed)           # (m, S), (R, m, S)
     apart = points[1:] - points[:1]
     overall = _seeds_too(drawn, seed + 1)                                               # (R, m)

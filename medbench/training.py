@@ -111,8 +111,7 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
         if done is None:
             gpus = [world.device] if world.device.type == "cuda" else []
             with recipe.threads(config.threads), torch.random.fork_rng(gpus):
-                notes = Loop(model, data, config, folder, world, workers, progress).train(_about(run))
-            run.notes = tuple(notes)
+                Loop(model, data, config, folder, world, workers, progress).train(_about(run))
     done = checkpoint.load_run(folder)
     model.to(world.device)
     return _filled(run, *done)
@@ -139,6 +138,7 @@ def _filled(run: Run, info: dict, weights: dict) -> Run:
     for name in ("history", "best_epoch", "seconds", "cpu_seconds", "samples_seen", "recipe_version", "micro_batch",
                  "digests"):
         setattr(run, name, info[name])
+    run.notes = tuple(info["notes"])
     return run
 
 

@@ -107,7 +107,8 @@ benchmark.run_table(trained)
 # How did they learn? We draw the balanced accuracy on the validation images after each pass.
 
 # %% mystnb={"image": {"alt": "Balanced accuracy on validation images against images seen, one line a model, the control without mixing drawn thicker."}}
-curves = pd.concat([pd.DataFrame(t.run.history).assign(model=t.name) for t in trained if t.experiment.training.seed == seeds[0]])
+curves = pd.concat([pd.DataFrame(t.run.history).assign(model=t.name)
+                    for t in trained if t.experiment.training.seed == seeds[0]])
 mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none");
 
 # %% [markdown]
@@ -182,12 +183,13 @@ benchmark.confused(scores["softmax"][0].confusion, called)
 
 # %% [markdown]
 # Look for two kinds of error. Are findings that share a sign, a bright spot, a dark hole, a push, taken for each other? And
-# where the answer is *normal*, a lesion was missed. The **sensitivity** of a class, the share of its images that is found,
-# is below with its interval.
+# where the answer is *normal*, a lesion was missed.
+#
+# The **sensitivity** of a class is the share of its images that is found, its **specificity** the share of all other images
+# that is not taken for it. The intervals are Wilson's, which hold for few images too.
 
 # %%
-pd.DataFrame({name: {mb.phantom.CLASS_NAMES[key]: str(score["sensitivity"]) for key, score in runs[0].per_class.items()}
-              for name, runs in scores.items() if name in ("softmax", "fastformer", "resnet50", "none")})
+benchmark.class_page({name: scores[name][0] for name in ("softmax", "resnet50", "none")}, called)
 
 # %% [markdown]
 # ## Are the differences real?
@@ -294,10 +296,8 @@ on_phantom.page()
 on_phantom.forest();
 
 # %%
-on_phantom.verdicts()
-
-# %%
 print("\n".join(on_phantom.limits()))
+on_phantom.verdicts()
 
 # %% [markdown]
 # Four words, computed, with fixed meanings. *Better* and *worse*: the corrected p lies below {defined}`5 %`. Otherwise *equivalent*: the
@@ -322,7 +322,7 @@ print("\n".join(on_phantom.limits()))
 
 # %%
 real = benchmark.real_records(book.device)
-beside = benchmark.beside_phantom(real, {name: scores[name] for name in names})
+beside = benchmark.beside_phantom(real, scores)
 mb.results.record("real", beside, to=book.results, data="brain-tumor-mri")
 benchmark.recorded_scores(real)
 
@@ -344,10 +344,8 @@ on_mri.page()
 on_mri.forest();
 
 # %%
-on_mri.verdicts()
-
-# %%
 print("\n".join(on_mri.limits()))
+on_mri.verdicts()
 
 # %% [markdown]
 # The test images are few, and no number of seeds makes them more.
@@ -401,8 +399,8 @@ over_seeds("curves", book.device).curve();
 over_seeds("imbalance", book.device).choices()
 
 # %% [markdown]
-# Balanced accuracy beside the calibration error: a way may buy points of the one with much of the other. Two seeds and no
-# interval: take a difference of a point or two for noise.
+# Balanced accuracy, then the calibration error as it is, and with a temperature. A way may buy points of the one with much of
+# the other. Two seeds and no interval: take a difference of a point or two for noise.
 #
 # ## At full size
 #
@@ -410,8 +408,9 @@ over_seeds("imbalance", book.device).choices()
 # (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones, far too few to come to rest.
 
 # %%
-large = {name: over_seeds(name, book.device).page()["the recipe's rate"] for name in ("paper-mri", "paper-phantom")}
-pd.DataFrame({"real MRI": large["paper-mri"], "phantom": large["paper-phantom"]})
+large = {called: over_seeds(name, book.device).page()["the recipe's rate"]
+         for called, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
+pd.DataFrame(large)
 
 # %% [markdown]
 # One seed each cannot rank them. Where the table has numbers, it shows how far the large models come by the same recipe.

@@ -59,6 +59,18 @@ def test_scores_are_tabled_with_their_intervals_best_first(experiments):
     assert list(benchmark.run_table(trained).index) == ["none"]
 
 
+def test_the_class_page_has_wilson_intervals():
+    labels = np.repeat([0, 1, 2], [10, 10, 5])
+    decided = labels.copy()
+    decided[[0, 1, 20]] = [1, 2, 0]
+    split = SimpleNamespace(labels=labels, classes=("a", "b", "c"), prior=np.ones(3) / 3, population=None)
+    scores = metrics.evaluate(np.eye(3)[decided], split, bootstrap=0)
+    page = benchmark.class_page({"softmax": scores, "none": scores}, ["A", "B", "C"])
+    assert list(page.columns) == ["images", "softmax, sensitivity", "softmax, specificity", "none, sensitivity"]
+    assert page.loc["A"].tolist() == [10, "0.80 [0.49, 0.94]", "0.93 [0.70, 0.99]", "0.80 [0.49, 0.94]"]
+    assert page.loc["C", "images"] == 5
+
+
 def test_what_mixing_is_worth_is_said_from_the_verdicts():
     def gain(name, low, high):
         return metrics.Comparison(name, "none", "balanced_accuracy", (low + high) / 2, low, high, 100)

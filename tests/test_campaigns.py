@@ -113,6 +113,7 @@ def test_a_campaign_begins_with_the_committed_records(go, monkeypatch, tmp_path)
     to, run = go
     run()
     monkeypatch.setattr(results, "edition_root", lambda: to.parents[1])
+    monkeypatch.setenv("MEDBENCH_CACHE", str(tmp_path / "another"))
     mine = tmp_path / "elsewhere" / "mine" / to.name
     monkeypatch.setattr(Beside, "start", lambda *_: pytest.fail("trained again"))
     campaigns.run("tiny", device="cpu", bootstrap=20, to=mine, campaigns=TINY, show=False)

@@ -253,6 +253,13 @@ def test_cuda_without_a_gpu(capsys, command, run):
     assert "device is 'cuda' but torch sees 0 CUDA GPUs" in fails(capsys, *words, "--device", "cuda")
 
 
+@pytest.mark.parametrize("line", ["evaluate {}", "predict {} 0.png", "explain {} 0.png", "runtimes --run {}"])
+def test_a_pickle_is_no_run(capsys, tmp_path, line):
+    (tmp_path / "weights.pt").write_bytes(b"anything")
+    assert "is a pickle, and reading a pickle runs any code" in fails(
+        capsys, *line.format(tmp_path / "weights.pt").split())
+
+
 def test_nothing_is_drawn_before_an_error(capsys, monkeypatch):
     def drawn(*_, **__):
         raise AssertionError("work began before the error")

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from medbench import data, readers
@@ -63,6 +64,39 @@ def test_monochrome1_is_turned_over(tmp_path, window):
     plain = grey(written(tmp_path / "a.dcm", **window))
     turned = grey(written(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", **window))
     assert np.abs(turned - (255 - plain)).max() <= 1 and plain[0, 0] == 0 and turned[0, 0] == 255
+
+
+@pytest.mark.parametrize("window", [{"WindowCenter": ""}, {"WindowCenter": 40}, {"WindowCenter": 40, "WindowWidth": 0},
+                                    {"WindowCenter": "", "WindowWidth": ""}])
+def test_a_window_that_is_none_leaves_the_range(tmp_path, window):
+    assert (grey(written(tmp_path / "a.dcm", **window)) == grey(written(tmp_path / "b.dcm"))).all()
+
+
+def test_a_look_up_table_is_applied(tmp_path):
+    table, turned_over = Dataset(), np.arange(700, dtype="<u2")[::-1] * 2
+    table.LUTDescriptor, table.LUTData = [700, -1000, 16], turned_over.tobytes()
+    found = grey(written(tmp_path / "a.dcm", VOILUTSequence=Sequence([table])))
+    values = np.clip(2 * STORED.astype(int) - 1000 + 1000, 0, 699)
+    assert np.abs(found - 255 * (699 - values) / 699).max() <= 0.51
+
+
+def test_a_palette_becomes_its_colours(tmp_path):
+    stored = np.array([[0, 1], [2, 1]], np.uint8)
+    red, green, blue = ([0, 65280, 32768], [0, 0, 32768], [65280, 0, 32768])
+    tags = {f"{name}PaletteColorLookupTable{part}": value for name, data in (("Red", red), ("Green", green),
+            ("Blue", blue)) for part, value in (("Descriptor", [3, 0, 16]), ("Data", np.array(data, "<u2").tobytes()))}
+    path = written(tmp_path / "a.dcm", stored, PhotometricInterpretation="PALETTE COLOR", BitsAllocated=8, BitsStored=8,
+                   HighBit=7, PixelRepresentation=0, PixelData=stored.tobytes(), **tags)
+    want = np.stack([np.array(data)[stored] // 256 for data in (red, green, blue)], -1) @ [0.299, 0.587, 0.114]
+    assert readers.read_picture(path).coloured and np.abs(grey(path) - want).max() <= 1
+
+
+def test_slices_without_a_suffix_are_found_in_class_folders(tmp_path):
+    for i in range(60):
+        written(tmp_path / "set" / "ab"[i % 2] / (f"1.2.840.{i}" if i < 30 else f"IM{i}"), patient=f"p{i}")
+    (tmp_path / "set" / "a" / "README").write_text("not an image")
+    found = readers.listing(tmp_path / "set")
+    assert len(found.table) == 60 and found.caveats == () and found.table["group"].nunique() == 60
 
 
 def test_colour_comes_as_it_is(tmp_path):

@@ -69,6 +69,14 @@ def test_mechanisms_are_faster_from_so_many_tokens_on(name, at_most):
     assert tokens is not None and 64 < tokens < at_most
 
 
+# --------------------------------------------------------------------------------------------- our loop beside timm's
+@pytest.mark.parametrize("model", ["softmax", "xca", "resnet50"])
+def test_our_loop_is_faster_than_timms_as_it_is(model):
+    [found] = [r for r in records.read(FOLDER / "10_throughput.json").records
+               if r.name == f"throughput.paper.{model}.ratio.timm.b16"]
+    assert found.low >= 1.2
+
+
 # --------------------------------------------------------------------------------------------- real MRI over seeds
 def test_on_real_mri_models_learn():
     """Each model stays above 75 % balanced accuracy and above the nearest neighbour, the best reaches 85 %."""

@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import medbench as mb
-from medbench import board, checkpoint, commands, console, grid, loop, places, training
+from medbench import board, checkpoint, commands, console, grid, loop, places, records, training
 from medbench.__main__ import main
 from medbench.files import read_json, write_json
 
@@ -302,21 +303,28 @@ def _end(node):
 @pytest.mark.slow
 def test_on_a_cluster_whose_worker_is_killed_nothing_is_lost(cluster, monkeypatch):
     """Two workers, one of them killed as soon as a training on it has kept a state; what comes is what comes here."""
-    exps = experiments(("none", "softmax"), (0, 1), num_train=96, epochs=6)
+    exps = experiments(("none", "softmax"), (0, 1), num_train=96, epochs=40)
     whole = digests(grid.train(exps, Played(), show=False))
     for exp in exps:
         _forget(exp)
     place, killed = places.OnRay(exps[0].training), []
     ended = place.ended
 
+    answers = []
+
     def kill_one(seconds):
-        if not killed and any(checkpoint.last_step(key.folder) > 0 for key in place.refs.values()):
+        going = [key for key in place.refs.values() if checkpoint.last_step(key.folder) > 0]
+        if not killed and len(going) == 2:                   # both workers are in the middle of a training
             _end(cluster[1])
-            killed.append(1)
-        return ended(0.2)
+            killed.extend(going)
+        found = ended(0.2)
+        answers.extend((key, answer, checkpoint.last_step(key.folder)) for key, answer in found)
+        return found
     monkeypatch.setattr(place, "ended", kill_one)
     jobs = grid.train(exps, place, show=False)
-    assert killed and states(jobs) == ["finished"] * 4 and digests(jobs) == whole
+    died = [(key, reached) for key, answer, reached in answers if answer.killed]
+    assert len(died) == 1 and died[0][0] in killed and died[0][1] > 0                     # and it went on from there
+    assert states(jobs) == ["finished"] * 4 and digests(jobs) == whole
     later = places.OnRay(exps[0].training)
     monkeypatch.setattr(later, "start", lambda *_: pytest.fail("done again"))
     assert states(grid.train(exps, later, show=False)) == ["loaded"] * 4
@@ -360,6 +368,24 @@ def test_the_board_says_how_far_and_how_long(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines()[0].startswith("softmax, seed 0: finished; 2 of 4")
 
 
+def test_in_a_terminal_the_table_is_live(monkeypatch):
+    import io
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+    screen, clock = Terminal(), [0.0]
+    monkeypatch.setattr(board, "terminal", lambda: screen)
+    monkeypatch.setattr(board.time, "monotonic", lambda: clock[0])
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    jobs = [Told("softmax", "seed 0", "running"), Told("softmax", "seed 1")]
+    with board.Board(jobs) as shown:
+        clock[0], jobs[0]._share = 300.0, 0.5
+        shown.update()
+    assert "50%" in screen.getvalue() and "15 min" in screen.getvalue()
+
+
 @pytest.mark.parametrize("seconds, words", [(40, "40 s"), (100, "2 min"), (3599, "60 min"), (11100, "3 h 5 min")])
 def test_times_in_words(seconds, words):
     assert board.in_words(seconds) == words.replace("60 min", "1 h 0 min")
@@ -401,6 +427,43 @@ def test_the_command_trains_a_grid_and_then_passes_it_over(capsys):
     assert all(",loaded," in row for row in capsys.readouterr().out.splitlines()[1:])
     run = rows[0].split(",")[3]
     assert main(["evaluate", run, "--bootstrap", "0"]) == 0
+
+
+def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatch, capsys):
+    """Images without patients: each row and each record of train, grid, evaluate with baselines, and a campaign."""
+    from PIL import Image
+
+    from medbench import results
+    from medbench.book import campaigns
+    from medbench.book.real import RealSet
+    said, rng, lines = "no patient ids: slice-level split", np.random.default_rng(0), ["path,label,split"]
+    for i in range(48):
+        Image.fromarray(rng.integers(0, 256, (112, 112), np.uint8) // (1 + i % 2)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},{('train', 'train', 'val', 'test')[i // 2 % 4]}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    monkeypatch.setenv("MEDBENCH_RESULTS", str(tmp_path / "results"))
+    source = ["--data", str(tmp_path / "manifest.csv"), "--preset", "smoke", "--set", "epochs=1", "--set", "threads=1",
+              "--device", "cpu", "--format", "csv"]
+    rows = []
+    for call in (["train", "--model", "none"], ["grid", "--models", "none,softmax"]):
+        assert main([*call, *source]) == 0
+        rows += capsys.readouterr().out.splitlines()[1:]
+    run = next(path.parent.name for path in tmp_path.glob("cache/runs/*/run.json"))
+    assert main(["evaluate", run, "--bootstrap", "5", "--baselines", "--record", "mine", "--format", "csv"]) == 0
+    rows += capsys.readouterr().out.splitlines()[1:]
+    assert len(rows) == 7 and all(said in row for row in rows)
+    monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
+    mine = campaigns.Campaign("c", "10_c", "smoke", RealSet("set", "manifest.csv", "10_c", "drawn", ""),
+                              ("none", "softmax"), (0, 1), changes=(("epochs", 1), ("threads", 1)))
+    monkeypatch.setattr(places, "Here", lambda config: Played())
+    to = tmp_path / "results" / "here" / "10_c.json"
+    found = campaigns.run("c", device="cpu", bootstrap=5, to=to, campaigns={"c": mine}, show=False)
+    assert all(said in row["caveats"] for row in found)
+    for path in tmp_path.glob("results/*/*.json"):
+        bare = [r.name for r in records.read(path).records if said not in r.context.get("caveats", ())]
+        assert not [name for name in bare if not name.endswith((".rate_factor", ".samples_seen", ".epochs",
+                                                                ".best_epoch"))], bare
+    assert results.load(tmp_path / "results").chapter.nunique() == 2
 
 
 def test_a_grid_with_failures_says_so_at_the_end(capsys):

@@ -105,7 +105,8 @@ def test_a_curve_has_a_line_a_model_over_the_sizes(place):
 def test_ways_to_treat_rare_classes_are_rows(place):
     to = results.here("10_rare", "cpu")
     for seed in (0, 1):
-        results.record("phantom.focal.softmax", [score(0.5 + seed / 10), score(0.1, "calibration_error")], to=to,
-                       seed=seed)
+        rows = [score(0.5 + seed / 10), score(0.1, "calibration_error"),
+                score(0.05, "calibration_error", suffix="tempered")]
+        results.record("phantom.focal.softmax", rows, to=to, seed=seed)
     table = seeds.over_seeds("rare", "cpu").choices()
-    assert list(table.loc["focal"]) == ["0.550", "0.100"] and list(table.loc["as is"]) == ["not run", "not run"]
+    assert list(table.loc["focal"]) == ["0.550", "0.100 > 0.050"] and list(table.loc["as is"]) == ["not run", "not run"]

@@ -61,8 +61,10 @@ def test_five_kills_at_random_moments_change_nothing():
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing():
-    outcome = survival.survive(20, seed=int.from_bytes(os.urandom(4), "big"), show=False)
+@pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "threads": 2}], ids=["float32", "bfloat16"])
+def test_twenty_kills_at_random_moments_change_nothing(changes):
+    settings = survival.SETTINGS.replace(**changes)
+    outcome = survival.survive(20, seed=int.from_bytes(os.urandom(4), "big"), settings=settings, show=False)
     assert outcome.kills == 20 and outcome.different == () and outcome.resumed > 5
 
 
@@ -160,6 +162,39 @@ def test_a_state_that_cannot_be_written_raises_and_keeps_the_old_one(stopped, wh
     assert {name: (stopped / name).read_bytes() for name in before} == before
     assert not list(stopped.glob(".*"))
     assert told(go_on(stopped)) == told(whole)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "run.json"])
+def test_a_finished_run_that_cannot_be_written_raises_and_ends_the_same_later(stopped, whole, monkeypatch, name):
+    replace = os.replace
+
+    def refuses(source, target):
+        if str(target).endswith(name):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(source, target)
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", refuses)
+        with pytest.raises(OSError, match=f"finished run could not be written to.*{os.strerror(errno.ENOSPC)}.*again"):
+            go_on(stopped)
+    assert checkpoint.load_run(stopped) is None and checkpoint.last_step(stopped) > 13
+    assert told(go_on(stopped)) == told(whole)
+
+
+def test_what_happened_before_a_kill_is_still_told(stopped, monkeypatch, capsys):
+    """A damaged state is noted; the run is interrupted once more, and its notes are in the end."""
+    (stopped / "state-13.safetensors").write_bytes(b"damaged")
+    validate = loop.Loop._validate
+
+    def stops(self, number, *rest):
+        if number == 3:
+            raise KeyboardInterrupt
+        return validate(self, number, *rest)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Loop, "_validate", stops)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(stopped)
+    noted = "the state of step 13 is damaged and was passed over"
+    assert go_on(stopped).notes == (noted,) and go_on(stopped).loaded and go_on(stopped).notes == (noted,)
 
 
 def test_a_disk_that_is_really_full_does_the_same(stopped, whole):

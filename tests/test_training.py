@@ -492,7 +492,7 @@ def test_the_records_of_real_mri_are_those_of_the_command(monkeypatch, tmp_path)
     monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
     size = SimpleNamespace(notes=(), classes=("a", "b", "c"), train=range(2076))
     monkeypatch.setattr(commands, "load_data", lambda config: size)
-    monkeypatch.setattr(commands, "_train", lambda experiment, data: experiment)
+    monkeypatch.setattr(commands, "_train", lambda experiment, data, workers: experiment)
     found, = commands.train(["xca"], "small", str(tmp_path / real.MRI.path), None, 0, "cpu", {"threads": 1})
     assert found == real.experiment("xca", device="cpu").on(3, 2076)
 

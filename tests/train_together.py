@@ -46,9 +46,10 @@ def first_all_read_then_one_writes(cache: Path, rank: str) -> None:
 
 def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0") -> None:
     loop.CHECKPOINT_SECONDS = 0.0
-    step, threads = loop.Loop._step, set()
+    step, threads, steps = loop.Loop._step, set(), []
 
     def dies(self, number, *rest):
+        steps.append(number)
         threads.add(torch.get_num_threads())
         if number == int(die_at) and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), 9)
@@ -59,7 +60,8 @@ def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0")
         first_all_read_then_one_writes(Path(cache), rank)
     settings = SETTINGS.replace(processes=int(processes), micro_batch=int(micro_batch))
     run = training.fit(net(), survival.patterns(), settings, cache=cache, progress=False)
-    Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {threads} {len(run.history)}")
+    Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {threads} {len(run.history)} "
+                                               f"from step {min(steps)}")
 
 
 if __name__ == "__main__":

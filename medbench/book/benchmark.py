@@ -154,6 +154,22 @@ def _interval(scores, digits: int) -> str:
     return with_interval(*(np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high")), digits)
 
 
+def class_page(scores, names, digits: int = 2):
+    """Sensitivity and specificity of each class with Wilson's 95 % intervals, and how many images it has.
+
+    Args: `scores` {model: Scores} on one test set; the first model's specificity is shown too; `names` of the classes.
+    """
+    import pandas as pd
+    columns: dict = {}
+    for place, (model, found) in enumerate(scores.items()):
+        table = metrics.class_table(found)
+        columns.setdefault("images", table.support.tolist())
+        for name in ("sensitivity", "specificity")[:2 if place == 0 else 1]:
+            columns[f"{model}, {name}"] = [with_interval(*row, digits) for row in
+                                           table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
+    return pd.DataFrame(columns, index=list(names))
+
+
 def confused(table, names, count: int = 5):
     """The classes that are taken for another one most often: `true class`, `taken for`, `share of its images (%)`.
 

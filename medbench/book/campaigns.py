@@ -23,6 +23,7 @@ from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import MOST_EPOCHS, Experiment, profile_of
 from ..files import read_json
+from ..metrics import with_caveats
 from ..models import build_model
 from ..recipe import prior_behind
 from ..scoring import Task
@@ -187,7 +188,7 @@ class _Going:
         wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
         experiments, opened = self.ready(wanted)
         found = self.done(SELECTION, experiments, opened, [f"rate x{factor:g}" for *_, factor in wanted], False,
-                          self.record_rate, may_diverge=True)
+                          lambda job: self.record_rate(job, opened), may_diverge=True)
         scores: dict[str, dict[float, records.Record | None]] = {}
         for (name, _, factor), record in zip(wanted, found):
             scores.setdefault(name, {})[factor] = record
@@ -195,7 +196,7 @@ class _Going:
                 for name, tried in scores.items() if all(tried.values())}
 
     # ----------------------------------------------------------------------------------------- records
-    def record_rate(self, job: grid.Job) -> None:
+    def record_rate(self, job: grid.Job, opened: data.Data) -> None:
         """How well one rate did on validation; no value where the model diverged at it."""
         training = job.experiment.training
         factor = training.lr / self.campaign.experiment(job.name).training.lr
@@ -206,8 +207,9 @@ class _Going:
             row |= {"value": None, "reason": "the loss became NaN or infinite at this rate"}
         else:
             return
-        results.record(f"{self.campaign.data}.rates.{job.name}", _Printed([row], self.prints(job)), to=self.to,
-                       seed=training.seed, data=self.campaign.data)
+        rows = _Printed([with_caveats(row, opened.caveats)], self.prints(job))
+        results.record(f"{self.campaign.data}.rates.{job.name}", rows, to=self.to, seed=training.seed,
+                       data=self.campaign.data)
 
     def record(self, recipe: str, job: grid.Job, opened: data.Data) -> None:
         """What one run scored, decided and took."""
@@ -222,12 +224,13 @@ class _Going:
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
                  {"quantity": SELECTION, "value": _best(done)[SELECTION], "unit": "1"},
                  _decisions(Task(job.logits, opened.test, prior))]
+        rows = [with_caveats(row, opened.caveats) for row in rows]
         results.record(f"{self.campaign.data}.{recipe}.{job.name}",
                        _Printed(rows, self.prints(job) | {"images": opened.fingerprint}), to=self.to,
                        seed=training.seed, source=self.campaign.of.source if self.campaign.of else None,
                        data=self.campaign.data, preset=self.campaign.preset, recipe=recipe, lr=training.lr,
                        images=len(opened.train), epochs=training.epochs, batch=training.batch_size,
-                       precision=training.precision)
+                       precision=training.precision, micro_batch=done["micro_batch"])
 
     @staticmethod
     def prints(job: grid.Job) -> dict[str, str]:
@@ -261,8 +264,10 @@ class _Going:
             for comparison in family.comparisons:
                 results.record(f"{self.campaign.data}.{kind}.{recipe}.{comparison.first}", comparison, **about)
         results.record(f"{self.campaign.data}.planned.{recipe}", families["planned"], **about)
+        said = {"caveats": "; ".join(opened.caveats)} if opened.caveats else {}
         return [{"model": name, "recipe": recipe, "seeds": len(mean.values), "balanced_accuracy": mean.value,
-                 "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high}
+                 "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high,
+                 "detectable_points": families["planned"].detectable, **said}
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
 
 

@@ -71,7 +71,8 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     for one in train_all(experiments, opened):
         lines[one.name] = evaluate(one.logits, opened.test, bootstrap=bootstrap)
         results.record(one.experiment, lines[one.name], one.run, to=to, **about)
-    return [{"name": name, "balanced_accuracy": s.balanced_accuracy.value, "top1": s.top1.value, "to": str(to)}
+    said = {"caveats": "; ".join(opened.caveats)} if opened.caveats else {}
+    return [{"name": name, "balanced_accuracy": s.balanced_accuracy.value, "top1": s.top1.value, "to": str(to)} | said
             for name, s in lines.items()]
 
 

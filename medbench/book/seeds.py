@@ -130,14 +130,16 @@ class Seeds:
         return pd.DataFrame(lines).T
 
     def choices(self) -> pd.DataFrame:
-        """A row for each way to treat rare classes, a column a model: mean balanced accuracy, and calibration error."""
+        """A row for each way to treat rare classes: each model's mean balanced accuracy, and its calibration error
+        before and after one temperature."""
         lines = {}
         for choice, _ in self.campaign.choices:
             line = lines.setdefault(choice.replace("_", " "), {})
             for name in self.campaign.models:
-                score, error = (self.runs(choice, name, q).value.mean() for q in (SCORE, "calibration_error"))
+                score, *errors = (self.runs(choice, name, quantity).value.mean() for quantity in (
+                    SCORE, "calibration_error", "calibration_error.tempered"))
                 line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
-                line[f"{name}, error"] = NOT_RUN if np.isnan(error) else f"{error:.3f}"
+                line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else " > ".join(f"{e:.3f}" for e in errors)
         return pd.DataFrame(lines).T
 
     def curve(self):

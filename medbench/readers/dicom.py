@@ -43,6 +43,9 @@ def read(path: str | os.PathLike) -> np.ndarray:
         if int(file.get("NumberOfFrames") or 1) > 1:
             raise ValueError(f"it has {file.NumberOfFrames} frames; wanted one slice a file")
         stored = pydicom.pixels.pixel_array(file)
+        if file.get("PhotometricInterpretation") == "PALETTE COLOR":
+            colour = pydicom.pixels.apply_color_lut(stored, file)
+            return (colour >> 8 * (colour.dtype.itemsize - 1)).astype(np.uint8)
         if stored.ndim == 3:
             return (stored >> max(file.BitsStored - 8, 0)).astype(np.uint8)
         grey = _windowed(pydicom, pydicom.pixels.apply_modality_lut(stored, file), file)
@@ -55,17 +58,23 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def _windowed(pydicom, values: np.ndarray, file) -> np.ndarray:
-    """The first window, or look-up table, of the file, scaled from its own lowest and highest answer to 0 to 255."""
-    if "WindowCenter" not in file and "VOILUTSequence" not in file:
-        return values.astype(np.float64)
-    if "WindowCenter" in file:
+    """The first window, or look-up table, of the file, scaled from its own lowest and highest answer to 0 to 255.
+
+    A window without a centre or width, or of no width, counts as none.
+    """
+    centre, width = (np.atleast_1d(file.get(name) if file.get(name) not in (None, "") else np.nan)[0]
+                     for name in ("WindowCenter", "WindowWidth"))
+    if np.isfinite(float(centre)) and float(width) > 0:
         shown = pydicom.pixels.apply_windowing(values, file)
         with np.errstate(over="ignore"):                     # of a sigmoid, which reaches its ends at infinity
             ends = pydicom.pixels.apply_windowing(np.array([[-1e9, 1e9]]), file).ravel()
+    elif not file.get("VOILUTSequence"):
+        return values.astype(np.float64)
     else:
+        entries, first = file.VOILUTSequence[0].LUTDescriptor[:2]
+        table = pydicom.pixels.apply_voi(first + np.arange(entries or 2**16)[None], file)
         shown = pydicom.pixels.apply_voi(values, file).astype(np.float64)
-        data = np.asarray(file.VOILUTSequence[0].LUTData)
-        ends = np.array([data.min(), data.max()], np.float64)
+        ends = np.array([table.min(), table.max()], np.float64)
     return np.round(255 * np.clip((shown - ends[0]) / max(ends[1] - ends[0], 1e-12), 0, 1)).astype(np.uint8)
 
 

@@ -32,7 +32,7 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     given = all((folder / name).is_dir() for name in SPLITS)
     level, wanted = (1, "<split>/<class>/<image>") if given else (0, "<class>/<image>")
     rows, below = [], []
-    for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for file in sorted(path for path in folder.rglob("*") if _image(path)):
         parts = file.relative_to(folder).parts
         if len(parts) < level + 2:
             raise ValueError(f"{str(file)!r} lies outside a class folder; wanted {wanted}")
@@ -49,9 +49,15 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     return Listing(table, caveats, notes, split_given=given)
 
 
+def _image(path: Path) -> bool:
+    """Whether a file is an image by its suffix, or begins as DICOM slices do, which often have none."""
+    return path.suffix.lower() in SUFFIXES or (not path.suffix.strip(".0123456789") and path.is_file()
+                                               and not path.name.startswith(".") and dicom.knows(path))
+
+
 def _groups(table, below: list[str]) -> list[str] | None:
     """Patients: from DICOM headers where all files have one, else from the folders below the class."""
-    if all(path.lower().endswith(dicom.SUFFIXES) for path in table["path"]):
+    if all(path.lower().endswith(dicom.SUFFIXES) or dicom.knows(path) for path in table["path"]):
         patients = [dicom.patient(path) for path in table["path"]]
         if all(patients):
             return patients
