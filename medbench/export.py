@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib.util
 import os
 import shutil
@@ -241,7 +242,7 @@ def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
     (path, spared), wanted = onnx_file(module, x, folder, dtype == "int8"), "bf16" if dtype == "bfloat16" else "f32"
     asked = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": wanted}
     asked |= {} if fusions else {"SNIPPETS_MODE": "DISABLE"}
-    core = openvino.Core()
+    core = _openvino_core()
     compiled = core.compile_model(core.read_model(str(path)), "CPU", asked)
     said = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if said != wanted:
@@ -250,6 +251,18 @@ def _openvino(module, x, dtype, threads, folder, fusions: bool = True) -> Built:
     return Built(lambda x: torch.from_numpy(request.infer([x.contiguous().numpy()], share_inputs=True)[0]),
                  {"precision": {"f32": "float32", "bf16": "bfloat16"}[said], "weight_dtype": dtype, "fusions": fusions,
                   "threads": compiled.get_property("INFERENCE_NUM_THREADS"), "version": openvino.__version__}, spared)
+
+
+@functools.cache
+def _openvino_core():
+    """The one core of this process, which stays to its end.
+
+    Each core puts a stack for signal handlers in place, and puts the one before it back when it goes. With two cores
+    that go in the order in which they came, what is put back is memory that is no longer there, and the next signal
+    with a handler (Ctrl+C, or the end of a worker that loads images) ends the process.
+    """
+    import openvino
+    return openvino.Core()
 
 
 def _openvino_unfused(module, x, dtype, threads, folder) -> Built:

@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -126,6 +128,24 @@ def test_openvino_without_its_fused_attention_where_that_is_wrong(folders):
     needs("openvino")
     made = export.export(build_model("softmax", "smoke"), SIZE, "openvino", "float32", 1, folders["softmax"])
     assert made.error < 1e-4 and made.reported["fusions"] in (True, False)
+
+
+def test_models_in_openvino_leave_signals_as_they_were():
+    """Two models that go in the order in which they came; then Ctrl+C, with a stack for handlers set up before."""
+    needs("openvino")
+    script = """
+import faulthandler, os, signal, tempfile
+import torch
+from medbench import export
+faulthandler.enable()                                    # puts the stack in place
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+with tempfile.TemporaryDirectory() as folder:
+    made = [export.export(torch.nn.Flatten(), (2, 1, 8, 8), "openvino", "float32", 1, folder) for _ in range(2)]
+    assert made.pop(0).reason is None and made.pop(0).reason is None
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr[-2000:]
 
 
 def test_a_cold_start_counts_the_file_that_was_found_ready(tmp_path):
