@@ -110,7 +110,8 @@ def predict(run: opt.Run, images: opt.Images, out: Annotated[str, option(
 
 @data_app.command("check", epilog=with_examples("""data check brain-tumor-mri/manifest.csv
 data check RadImageNet --subset MR/brain --out report.json
-data check breastmnist.npz --format csv"""))
+data check breastmnist.npz --format csv
+data check phantom"""))
 def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: opt.Subset = "",
                near: Annotated[float, option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,

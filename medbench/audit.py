@@ -1,6 +1,6 @@
 """What is in a data set, and what is wrong with it: `python -m medbench data check SOURCE`.
 
-What lives here, top to bottom: `Report`; `check`; images that are the same or nearly the same, and where.
+What lives here, top to bottom: `Report`; `check`; the phantom; images that are the same or nearly the same, and where.
 
 Every image is opened once. Two are *exact* copies if their grey levels agree pixel by pixel, and *near* copies if their
 thumbnails of 32 x 32 px correlate at `near` or more: a copy that was stored, scaled or brightened anew, or a
@@ -18,6 +18,8 @@ import numpy as np
 
 from . import decoding, readers
 from .checks import in_range
+from .config import DataConfig
+from .data import load_data
 from .files import cache_dir, progress
 
 SIDE = 32                      # px of the thumbnails
@@ -99,13 +101,13 @@ def _row(finding: str, where: str, images: int | None, first: str = "") -> dict:
 def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show: bool = True) -> Report:
     """Open every image of a source and report what is there.
 
-    Args: `source`, `subset`: as `readers.listing`; `near`: the correlation from which two images count as near copies;
-        `show`: a bar in the terminal.
+    Args: `source`, `subset`: as `readers.listing`, or `"phantom"`, which is drawn; `near`: the correlation from which
+        two images count as near copies; `show`: a bar in the terminal.
     Returns: `Report`. Damaged images are part of it, not an error.
     Raises: FileNotFoundError, ValueError: as `readers.listing`, or for `near` outside 0.5 to 1.
     """
     in_range("near", near, 0.5, 1)
-    found = readers.listing(source, subset, cache_dir(cache))
+    found = _drawn(cache, show) if source == "phantom" else readers.listing(source, subset, cache_dir(cache))
     table, sizes, modes, lost = found.table, Counter(), Counter(), []
     kept, digests, thumbnails = [], [], []
     with progress(len(table), "checking images", "img", show) as bar:
@@ -131,6 +133,19 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
               for split in readers.SPLITS}
     return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), found.caveats,
                   found.notes, skipped)
+
+
+def _drawn(cache, show: bool) -> readers.Listing:
+    """The phantom's default data set as a listing: each image is a head of its own, and has no file."""
+    import pandas as pd
+    data = load_data(DataConfig(), cache, show)
+    parts = (data.train, data.val, data.test)
+    table = pd.concat([pd.DataFrame({"path": [f"{part.name}/{number}" for number in part.indices],
+                                     "label": [part.classes[label] for label in part.labels], "split": part.name})
+                       for part in parts], ignore_index=True)
+    table["group"] = table["path"]
+    return readers.Listing(table, notes=data.notes, classes=data.classes,
+                           arrays=[image for part in parts for image in part.images])
 
 
 def _straddling(table) -> list[str] | None:

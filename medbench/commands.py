@@ -117,8 +117,6 @@ def check_data(source: str, subset: str, near: float, out: str | None, chapter: 
     """The report on a data set, row by row; all of it goes into the JSON file `out`, counts into records."""
     to = results.here(chapter) if chapter else None
     from . import audit
-    if source == "phantom":
-        raise ValueError("data check reads files; the phantom is drawn and needs none: chapter 01 checks it")
     report = audit.check(source, subset, near=near)
     if out:
         write_json(Path(out), report.full())

@@ -1,14 +1,16 @@
 """The report on a data set: it counts, names what is damaged, and finds copies that were planted."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from medbench import audit
+from medbench import audit, phantom
 from medbench.__main__ import main
-from medbench.data import data_root
+from medbench.config import DataConfig
+from medbench.data import data_root, load_data
 
 
 def heads(count, rng):
@@ -86,7 +88,24 @@ def test_the_command_prints_it_and_keeps_all_names(folder, capsys, tmp_path):
     assert [path.split("/")[-1] for path in full["copies"]["near"]["in another split"][0]] == ["0.png", "20.png"]
     assert main(["data", "check", str(folder / "manifest.csv"), "--near", "1.5"]) == 2
     assert "near is 1.5; wanted a number from 0.5 to 1" in capsys.readouterr().err
-    assert main(["data", "check", "phantom"]) == 2
+
+
+def test_the_phantom_is_checked_as_it_is_drawn(monkeypatch, capsys):
+    few = functools.partial(DataConfig, num_train=40, num_val=20, num_test_per_class=2)
+    monkeypatch.setattr(audit, "DataConfig", few)
+    assert main(["data", "check", "phantom", "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    rows = {(row["finding"], row["where"]): row["count"] for row in json.loads(printed.out)}
+    assert {rows["images", f"test, {name}"] for name in phantom.CLASSES} == {2}
+    assert sum(count for (kind, where), count in rows.items() if kind == "images" and "train" in where) == 40
+    assert rows["size", "112 x 112 px"] == rows["mode", "L"] == 80 and rows["group in two splits", "all"] == 0
+    assert rows["set aside", "all"] == rows["exact copy", "in another split"] == 0
+    assert rows["near copy", "in another split"] == 0 and "warps of one atlas" in printed.err
+    images = load_data(few()).train.images
+    report = audit.check("phantom", near=0.5, show=False)                    # the very pixels that models see
+    first, second = next(iter(report.copies["near"]["in the same split"].items()))
+    a, b = (np.asarray(Image.fromarray(images[row]).resize((32, 32), Image.Resampling.BOX)) for row in (first, second))
+    assert first < 40 and second < 40 and np.corrcoef(a.ravel(), b.ravel())[0, 1] >= 0.5
 
 
 def test_the_tumour_slices_have_near_copies_within_splits_alone():
