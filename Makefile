@@ -14,7 +14,8 @@ PYTEST_ARGS ?=
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 BOOK := $(PY) -m medbench.book
-PYTEST := $(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile
+# a test that ends its process is a failure; another process in its place would wait for files that nobody hands out
+PYTEST := $(PY) -m pytest -n logical --maxprocesses 8 --dist loadfile --max-worker-restart 0
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

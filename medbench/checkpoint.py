@@ -187,6 +187,11 @@ def load_run(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
     return (info, weights) if weights else None
 
 
+def chosen_epoch(info: dict) -> dict:
+    """Of what `run.json` tells of a run, the line of the epoch whose weights were kept."""
+    return info["history"][info["best_epoch"] - 1]
+
+
 # --------------------------------------------------------------------------------------------- pickles
 def refuse_pickle(path: Path) -> None:
     """Raises ValueError for a file that would have to be unpickled: reading one runs whatever code is in it."""

@@ -24,6 +24,7 @@ from .experiment import Experiment, profile_of
 from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
+from .metrics import caveat_column
 from .models import build_model
 from .readers import medmnist
 
@@ -146,15 +147,11 @@ def _train(experiment: Experiment, data, workers: int) -> dict:
     run = grid_module.fit(experiment, data, workers=workers)
     for note in run.notes:
         print(f"{experiment.model.name}: {note}", file=sys.stderr)
-    best = run.history[run.best_epoch - 1]
+    best = checkpoint.chosen_epoch(vars(run))
     return {"model": experiment.model.name, "run": run.directory.name, "best_epoch": run.best_epoch,
             **{key: value for key, value in best.items() if key.startswith("val_")},
-            "samples_seen": run.samples_seen, "seconds": run.seconds, "loaded": run.loaded, **_said(data)}
-
-
-def _said(data) -> dict:
-    """What goes with every result on these data, as a column."""
-    return {"caveats": "; ".join(data.caveats)} if data.caveats else {}
+            "samples_seen": run.samples_seen, "seconds": run.seconds, "loaded": run.loaded,
+            **caveat_column(data.caveats)}
 
 
 def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tries, again) -> list[dict]:
@@ -184,10 +181,10 @@ def _grid_row(job, varied: list[str], data) -> dict:
            "run": job.folder.name, "state": job.state}
     done = read_json(job.folder / "run.json") if job.state != "failed" else None
     if done:
-        best = done["history"][done["best_epoch"] - 1]
+        best = checkpoint.chosen_epoch(done)
         row |= {key: value for key, value in best.items() if key.startswith("val_")} | {"seconds": done["seconds"]}
         row |= {"notes": "; ".join(done["notes"])} if done["notes"] else {}
-    return row | ({"reason": job.failures[-1]} if job.state == "failed" else {}) | _said(data)
+    return row | ({"reason": job.failures[-1]} if job.state == "failed" else {}) | caveat_column(data.caveats)
 
 
 def refuse_failed(rows: list[dict]) -> None:
@@ -246,7 +243,7 @@ def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
                        for name, scores in _baselines(opened, bootstrap).items()]
     for subject, _, scores, _ in scored if to else ():
         results.record(subject, scores, to=to)
-    return [_scores_row(name, scores) | _said(opened) for _, name, scores, opened in scored]
+    return [_scores_row(name, scores) | caveat_column(opened.caveats) for _, name, scores, opened in scored]
 
 
 def _experiment(run, source: str | None) -> Experiment:

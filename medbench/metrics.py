@@ -90,6 +90,11 @@ def with_caveats(row: dict, caveats: tuple[str, ...]) -> dict:
     return row | {"context": row.get("context", {}) | {"caveats": list(caveats)}} if caveats else row
 
 
+def caveat_column(caveats: tuple[str, ...]) -> dict[str, str]:
+    """The same as a column of a table in the terminal; none where there is nothing to say."""
+    return {"caveats": "; ".join(caveats)} if caveats else {}
+
+
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
     """Every score of a model on a split, with 95 % intervals from a bootstrap: of images, stratified by class, or of

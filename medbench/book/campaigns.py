@@ -19,11 +19,12 @@ import numpy as np
 
 from .. import data, grid, planned, records, results
 from ..calibration import temperature, tempered
+from ..checkpoint import chosen_epoch
 from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import MOST_EPOCHS, Experiment, profile_of
 from ..files import read_json
-from ..metrics import with_caveats
+from ..metrics import caveat_column, with_caveats
 from ..models import build_model
 from ..recipe import prior_behind
 from ..scoring import Task
@@ -131,36 +132,36 @@ class _Going:
     failed: list[grid.Job] = field(default_factory=list)
 
     # ----------------------------------------------------------------------------------------- what there is
-    def ready(self, wanted: list[tuple[str, int, float]], **changes) -> tuple[list[Experiment], data.Data]:
-        """Experiments of (model, seed, factor) that know their data, and the data."""
+    def ready(self, wanted: list[tuple[str, int, float]], **changes) -> tuple[dict[str, Experiment], data.Data]:
+        """Experiments of (model, seed, factor) that know their data, by the fingerprints of their runs; the data."""
         found = [self.campaign.experiment(name, seed, self.device, factor, **changes) for name, seed, factor in wanted]
         opened = data.load_data(found[0].data)
-        return [e.on(len(opened.classes), len(opened.train)) for e in found], opened
+        found = [e.on(len(opened.classes), len(opened.train)) for e in found]
+        return {run_folder(build_model(e.model), opened, e.training).name: e for e in found}, opened
 
     def recorded(self, quantity: str) -> dict[str, records.Record]:
         """The records of a quantity, by the fingerprint of the run that they are of."""
         found = records.read(self.to).records if self.to.exists() else []
         return {r.fingerprints["run"]: r for r in found if r.quantity == quantity and "run" in r.fingerprints}
 
-    def done(self, quantity: str, experiments: list[Experiment], opened: data.Data, labels: list[str], logits: bool,
-             each, may_diverge: bool = False) -> list[records.Record | None]:
+    def done(self, quantity: str, experiments: dict[str, Experiment], labels: list[str], logits: bool, each,
+             may_diverge: bool = False) -> dict[str, records.Record]:
         """Train whichever of the experiments has no record of a quantity; `each` makes it.
 
-        Returns: the record of each experiment, `None` of those that failed. Those are noted, though where a training
-        `may_diverge` that is a result and no failure.
+        Returns: as `recorded`. An experiment that failed is not in it, but noted, though where a training `may_diverge`
+        that is a result and no failure.
         """
-        keys = [key_of(e, opened) for e in experiments]
         known = self.recorded(quantity)
-        left = {key: (e, label) for key, e, label in zip(keys, experiments, labels) if key not in known}
-        if left:
-            print(f"{self.campaign.name}: {len(keys) - len(left)} of {len(keys)} runs are recorded, {len(left)} are "
-                  f"left", file=sys.stderr)
-            todo, called = zip(*left.values())
-            self.failed.extend(job for job in grid.train(list(todo), labels=list(called), logits=logits,
-                                                         again=self.again, show=self.show, each=each)
-                               if job.state == "failed" and not (may_diverge and diverged(job)))
-            known = self.recorded(quantity)
-        return [known.get(key) for key in keys]
+        left = [(e, label) for (key, e), label in zip(experiments.items(), labels) if key not in known]
+        if not left:
+            return known
+        print(f"{self.campaign.name}: {len(experiments) - len(left)} of {len(experiments)} runs are recorded, "
+              f"{len(left)} are left", file=sys.stderr)
+        todo, called = zip(*left)
+        self.failed.extend(job for job in grid.train(list(todo), labels=list(called), logits=logits, again=self.again,
+                                                     show=self.show, each=each)
+                           if job.state == "failed" and not (may_diverge and diverged(job)))
+        return self.recorded(quantity)
 
     # ----------------------------------------------------------------------------------------- what is done
     def trained(self, recipe: str, factors: dict[str, float] | None = None, **changes) -> list[dict]:
@@ -169,14 +170,13 @@ class _Going:
         seeds = sorted({*self.seeds, *self.campaign.seeds}, key=lambda seed: (seed not in self.seeds, seed))
         pairs = [(seed, name) for seed in seeds for name in models]
         experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
-        now = len(self.seeds) * len(models)
-        self.done("right", experiments[:now], opened, [f"{recipe}, seed {seed}" for seed, _ in pairs[:now]], True,
-                  lambda job: self.record(recipe, job, opened))
+        now = dict(list(experiments.items())[:len(self.seeds) * len(models)])
+        known = self.done("right", now, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
+                          lambda job: self.record(recipe, job, opened))
         for name, factor in factors.items():
             row = {"quantity": "rate_factor", "value": factor, "unit": "1"}
             results.record(f"{self.campaign.data}.{recipe}.{name}", row, to=self.to, data=self.campaign.data)
-        known = self.recorded("right")
-        found = {pair: known.get(key_of(e, opened)) for pair, e in zip(pairs, experiments)}
+        found = {pair: known.get(key) for pair, key in zip(pairs, experiments)}
         whole = [seed for seed in sorted(seeds) if all(found[seed, name] for name in models)]
         runs = {name: [as_logits(unpack(found[seed, name].context["decisions"]), len(opened.classes))
                        for seed in whole] for name in models}
@@ -187,11 +187,11 @@ class _Going:
         at which the model diverges has no score. A model whose trainings failed otherwise keeps the recipe's."""
         wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
         experiments, opened = self.ready(wanted)
-        found = self.done(SELECTION, experiments, opened, [f"rate x{factor:g}" for *_, factor in wanted], False,
+        known = self.done(SELECTION, experiments, [f"rate x{factor:g}" for *_, factor in wanted], False,
                           lambda job: self.record_rate(job, opened), may_diverge=True)
         scores: dict[str, dict[float, records.Record | None]] = {}
-        for (name, _, factor), record in zip(wanted, found):
-            scores.setdefault(name, {})[factor] = record
+        for (name, _, factor), key in zip(wanted, experiments):
+            scores.setdefault(name, {})[factor] = known.get(key)
         return {name: chosen({factor: r.value for factor, r in tried.items() if r.value is not None})
                 for name, tried in scores.items() if all(tried.values())}
 
@@ -202,7 +202,7 @@ class _Going:
         factor = training.lr / self.campaign.experiment(job.name).training.lr
         row = {"quantity": SELECTION, "unit": "1", "suffix": f"x{factor:g}", "context": {"lr": training.lr}}
         if job.state != "failed":
-            row |= {"value": _best(read_json(job.folder / "run.json"))[SELECTION]}
+            row |= {"value": chosen_epoch(read_json(job.folder / "run.json"))[SELECTION]}
         elif diverged(job):
             row |= {"value": None, "reason": "the loss became NaN or infinite at this rate"}
         else:
@@ -222,7 +222,7 @@ class _Going:
         rows += self.calibrated(job, opened, prior)
         rows += [{"quantity": "training_cpu_seconds", "value": done["cpu_seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
-                 {"quantity": SELECTION, "value": _best(done)[SELECTION], "unit": "1"},
+                 {"quantity": SELECTION, "value": chosen_epoch(done)[SELECTION], "unit": "1"},
                  _decisions(Task(job.logits, opened.test, prior))]
         rows = [with_caveats(row, opened.caveats) for row in rows]
         results.record(f"{self.campaign.data}.{recipe}.{job.name}",
@@ -264,16 +264,10 @@ class _Going:
             for comparison in family.comparisons:
                 results.record(f"{self.campaign.data}.{kind}.{recipe}.{comparison.first}", comparison, **about)
         results.record(f"{self.campaign.data}.planned.{recipe}", families["planned"], **about)
-        said = {"caveats": "; ".join(opened.caveats)} if opened.caveats else {}
         return [{"model": name, "recipe": recipe, "seeds": len(mean.values), "balanced_accuracy": mean.value,
                  "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high,
-                 "detectable_points": families["planned"].detectable, **said}
+                 "detectable_points": families["planned"].detectable, **caveat_column(opened.caveats)}
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
-
-
-def key_of(experiment: Experiment, opened: data.Data) -> str:
-    """The fingerprint of all that a run depends on; its folder is named by it."""
-    return run_folder(build_model(experiment.model), opened, experiment.training).name
 
 
 def diverged(job: grid.Job) -> bool:
@@ -302,8 +296,3 @@ def _decisions(task: Task) -> dict:
 def chosen(scores: dict[float, float]) -> float:
     """The factor with the best score on validation; of equals the one nearest to the recipe's, which is tried first."""
     return max(sorted(scores, key=FACTORS.index), key=scores.get)
-
-
-def _best(info: dict) -> dict:
-    """The chosen epoch's line of a run's history."""
-    return info["history"][info["best_epoch"] - 1]

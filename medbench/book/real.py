@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .. import baselines, data, results
 from ..config import ALL_MODELS
 from ..experiment import Experiment
+from ..metrics import caveat_column
 from ..training import evaluate
 from .benchmark import PUBLISHED, REAL, train_all
 
@@ -71,7 +72,7 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     for one in train_all(experiments, opened):
         lines[one.name] = evaluate(one.logits, opened.test, bootstrap=bootstrap)
         results.record(one.experiment, lines[one.name], one.run, to=to, **about)
-    said = {"caveats": "; ".join(opened.caveats)} if opened.caveats else {}
+    said = caveat_column(opened.caveats)
     return [{"name": name, "balanced_accuracy": s.balanced_accuracy.value, "top1": s.top1.value, "to": str(to)} | said
             for name, s in lines.items()]
 
