@@ -48,7 +48,7 @@ class Board:
     def conclusion(self) -> str:
         """How many are over, and about how long the rest will take."""
         shares = {job: job.share() for job in self.jobs}
-        done = sum((shares[job] - self.first[job]) * job.size for job in self.jobs)
+        done = sum(max(0.0, shares[job] - self.first[job]) * job.size for job in self.jobs)  # one may begin anew
         todo = sum((1 - shares[job]) * job.size for job in self.jobs if job.state != "failed")
         elapsed = time.monotonic() - self.began
         left = f", about {in_words(elapsed * todo / done)} left" if done and todo else ""

@@ -359,6 +359,8 @@ def test_the_board_says_how_far_and_how_long(monkeypatch, capsys):
         jobs[1].state, jobs[1]._share = "running", 0.5
         shown.update()
         assert shown.conclusion() == "2 of 4 trainings over, 1 of them failed, about 10 min left"    # 150 in 600 s
+        shown.first[jobs[3]] = 0.9                           # its states were damaged: it began anew
+        assert shown.conclusion().endswith("about 10 min left")
         from rich.console import Console
         with open(os.devnull, "w") as nowhere:
             console_ = Console(file=nowhere, record=True, width=80)
