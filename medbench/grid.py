@@ -76,8 +76,8 @@ class Job:
         return self.state in ("finished", "loaded", "failed")
 
     def share(self) -> float:
-        """How much of it is done, from 0 to 1, by its last checkpoint."""
-        if self.state in ("finished", "loaded"):
+        """How much of it is done, from 0 to 1, by its last checkpoint; a finished run has none any more."""
+        if self.state in ("finished", "loaded") or (self.folder / "run.json").exists():
             return 1.0
         done = checkpoint.last_step(self.folder) * self.experiment.training.batch_size
         return min(1.0, done / self.size)

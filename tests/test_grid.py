@@ -70,6 +70,14 @@ def test_what_is_finished_is_not_done_again():
     assert later.started == [("none", 2), ("softmax", 2)]
 
 
+def test_a_training_that_ended_this_moment_counts_as_done(monkeypatch):
+    place, seen = Played(), []
+    ended = place.ended
+    monkeypatch.setattr(place, "ended", lambda seconds: seen.extend(job.share() for job, _ in place.done) or ended(0))
+    grid.train(experiments(("none",), (0, 1)), place, show=False)
+    assert seen == [1.0, 1.0]
+
+
 def test_what_fails_is_tried_again_but_not_for_ever_and_stops_nobody():
     place = Played([BROKEN])
     assert states(grid.train(experiments(seeds=(0,)), place, show=False)) == ["finished", "finished"]
