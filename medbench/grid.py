@@ -77,7 +77,7 @@ class Job:
 
     def share(self) -> float:
         """How much of it is done, from 0 to 1, by its last checkpoint; a finished run has none any more."""
-        if self.state in ("finished", "loaded") or (self.folder / "run.json").exists():
+        if self.state in ("finished", "loaded") or (read_json(self.folder / "run.json") or {}).get("finished"):
             return 1.0
         done = checkpoint.last_step(self.folder) * self.experiment.training.batch_size
         return min(1.0, done / self.size)
