@@ -219,7 +219,8 @@ def _drawn(rng, count: int, n: int) -> np.ndarray:
 # --------------------------------------------------------------------------------------------- comparison
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another on the same images: `difference` in a score's own unit, interval, verdict."""
+    """One model against another on the same images: `difference` in a score's own unit, interval, verdict; `p`, how
+    often the same images drawn anew would show one as large between equal models, not corrected for other questions."""
 
     first: str
     second: str
@@ -229,16 +230,17 @@ class Comparison:
     high: float
     n: int
     caveats: tuple[str, ...] = ()
+    p: float | None = None
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` (the first than the second) where the interval leaves 0 out, else `tie`."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "tie"
+        """`better` or `worse` (the first than the second) where the interval leaves 0 out, else `undecided`."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "undecided"
 
     @property
     def sentence(self) -> str:
         """The verdict in words, with the difference in percentage points."""
-        stands = {"better": "lies above", "worse": "lies below", "tie": "is tied with"}[self.verdict]
+        stands = {"better": "lies above", "worse": "lies below", "undecided": "cannot be told from"}[self.verdict]
         gap = f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}"
         return (f"{gap}: {100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
                 f"{100 * self.high:+.1f}, {self.n} images, one run each).")
@@ -246,6 +248,7 @@ class Comparison:
     def rows(self) -> list[dict]:
         """One record in percentage points, with the sentence as its text."""
         about = {"first": self.first, "second": self.second, "verdict": self.verdict}
+        about |= {} if self.p is None else {"p": self.p}
         points = {"value": 100 * self.difference, "low": 100 * self.low, "high": 100 * self.high}
         row = {"quantity": f"{self.quantity}_difference", **points, "unit": "percentage point", "n": self.n,
                "text": self.sentence, "context": about}
@@ -272,7 +275,7 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     low, high = np.nanpercentile(spread, (2.5, 97.5))                   # a class may be missing from drawn groups
     point = difference(np.ones((1, tasks[0].n)))[0]
     return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n,
-                      tuple(getattr(split, "caveats", ())))
+                      tuple(getattr(split, "caveats", ())), float(far_side(spread)))
 
 
 def refuse_undefined(quantity: str, tasks) -> None:
@@ -283,6 +286,12 @@ def refuse_undefined(quantity: str, tasks) -> None:
         if math.isnan(value):
             raise ValueError(f"{quantity} cannot be compared: {task.why(quantity, value)}; choose another quantity, or "
                              f"a split that has images of every class")
+
+
+def far_side(drawn: np.ndarray) -> np.ndarray:
+    """Two-sided p that a difference is 0, from its resampled values (R, ...): twice the share on the far side of 0."""
+    below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
+    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (len(drawn) + 1))
 
 
 def sign_flip(differences) -> float:

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 
 from .checks import in_range, one_of
-from .metrics import holm, refuse_undefined, resamples, with_caveats
+from .metrics import far_side, holm, refuse_undefined, resamples, with_caveats
 from .scoring import OVERALL, Task
 
 ALPHA, POWER = 0.05, 0.8
@@ -195,7 +195,7 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
     overall = _seeds_too(drawn, seed + 1)                                               # (R, m)
     means = overall[:, 1:] - overall[:, :1]
     p_seeds = np.array([sign_flip(d) for d in apart])
-    p_images = _p(means)
+    p_images = far_side(means)
     corrected = holm(np.maximum(p_seeds, p_images))
     ends = {share: np.nanpercentile(means, share, axis=0) for share in (2.5, 5, 95, 97.5)}
     found = tuple(Planned(name, reference, quantity, apart[i], float(ends[2.5][i]), float(ends[97.5][i]),
@@ -255,13 +255,6 @@ def _seeds_too(spread: np.ndarray, seed: int) -> np.ndarray:
     weights = np.stack([np.bincount(row, minlength=S) for row in picks]) / (S - 1)
     both = np.einsum("rms,rs->rm", spread, weights)
     return images + (both - images) * t.ppf(0.975, S - 1) / norm.ppf(0.975)
-
-
-def _p(means: np.ndarray) -> np.ndarray:
-    """Two-sided p that the difference is 0, from its resampled values (R, m): twice the share on the far side of 0."""
-    R = len(means)
-    below, above = (means <= 0).sum(0), (means >= 0).sum(0)
-    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (R + 1))
 
 
 def sign_flip(differences: np.ndarray) -> float:

@@ -44,7 +44,7 @@ class Task:
         self.rank = (frequent > np.take_along_axis(frequent, self.labels[:, None], 1)).sum(1)
         self.odds = _log_odds(balanced)
         self.probabilities = np.exp(frequent - np.logaddexp.reduce(frequent, axis=1, keepdims=True))
-        self.majority = int(np.argmax(target))
+        self.majority = max(range(self.k), key=lambda c: (target[c], present[c]))   # of equally frequent, most images
         self.truth = np.arange(self.k) == self.labels[:, None]
         self.orders = [_order(self.odds[:, c]) for c in range(self.k)]
 

@@ -53,8 +53,8 @@ found = verdicts.evidence(book.device)
 verdicts.summary(found)
 
 # %% [markdown]
-# The large models were timed and not scored. That is a weakness, stated here and not hidden: on a device without a GPU they
-# cannot be trained in the time that a reader has.
+# The large models were timed, but they are not ranked by their scores. That is a weakness, stated here and not hidden: on a
+# device without a GPU they cannot be trained until they rest. What one short run of each reached is in chapter 10.
 #
 # ## Is there a winner?
 
@@ -73,7 +73,7 @@ mb.results.record("verdict", seeds_said, to=book.results)
 print("\n".join(row["text"] for row in seeds_said))
 
 # %% [markdown]
-# *Not run* is an answer too: the runs take hours, and nobody has started them on this device yet.
+# Where it says *not run*, or fewer seeds, the verdicts are still open: these runs take many hours of two cores.
 #
 # ## Each mechanism in one sentence
 
@@ -83,8 +83,8 @@ mb.results.record("verdict", rows, to=book.results)
 print("\n\n".join(row["text"] for row in rows))
 
 # %% [markdown]
-# The words are chosen by rules. *Higher*, *lower* and *tied* "in this run": by whether the paired interval holds zero; "over
-# eight seeds" by the planned comparisons, with *equivalent* for within two points. *Faster*, *slower*,
+# The words are chosen by rules. *Higher*, *lower* and *could not be told from* "in this run": by whether the paired interval
+# holds zero; "over eight seeds" by the planned comparisons, with *equivalent* for within two points. *Faster*, *slower*,
 # *as fast* and *could not be told apart* by the interval of the time ratio and the noise floor.
 #
 # ## Score against time
@@ -129,7 +129,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 # {value}`11_cost:trained.softmax.mixing_share|.0%` of softmax's arithmetic (in the large preset at 224 px
 # {value}`11_cost:cost.softmax.mixing_share|.0%`); do not carry the ranking to the large preset or to 448 px.
 #
-# A tie in balanced accuracy proves nothing below {value}`10_training:compare.all.detectable_difference|.1f`: the difference
+# *Undecided* in balanced accuracy proves nothing below {value}`10_training:compare.all.detectable_difference|.1f`: the difference
 # that would be found four times in five.
 #
 # For research and teaching, not for clinical use.
@@ -137,7 +137,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 #
 # ## What would change our mind
 #
-# - Eight seeds wherever chapter 10 still says *not run*, so that a claim is about mechanisms and not about runs.
+# - Eight seeds wherever chapter 10 still has fewer, so that a claim is about mechanisms and not about runs.
 # - The large preset, trained until it rests, on real images with a split by patient.
 # - Other devices and runtimes. Yours is welcome: see the appendix on devices.
 #

@@ -147,7 +147,7 @@ def test_resamples_keep_every_class_and_depend_on_the_seed():
     assert first[:, labels == 0].var() == pytest.approx(1 - 1 / 50, rel=0.15)
 
 
-def test_comparison_finds_a_difference_and_a_tie():
+def test_comparison_finds_a_difference_or_leaves_it_undecided():
     logits, split = task(n=800, k=5)
     worse = logits + 1.5 * np.random.default_rng(5).normal(size=logits.shape)
     gap = metrics.compare(logits, worse, split, names=("a", "b"), bootstrap=200)
@@ -155,7 +155,7 @@ def test_comparison_finds_a_difference_and_a_tie():
     assert gap.difference == pytest.approx(both[0] - both[1]) and gap.verdict == "better"
     assert metrics.compare(worse, logits, split, bootstrap=200).verdict == "worse"
     again = metrics.compare(logits, logits + 0.01, split, bootstrap=200)
-    assert (again.difference, again.low, again.high, again.verdict) == (0, 0, 0, "tie")
+    assert (again.difference, again.low, again.high, again.verdict) == (0, 0, 0, "undecided")
     assert gap.rows()[0]["unit"] == "percentage point" and "a lies above b" in gap.rows()[0]["text"]
 
 
@@ -339,3 +339,11 @@ def test_the_reliability_of_a_calibrated_model_lies_on_the_diagonal(population):
     assert np.average(abs(table["right"] - table["confidence"]), weights=table["weight"]) < 0.01
     sharper = metrics.reliability(3 * logits, split)
     assert np.average(abs(sharper["right"] - sharper["confidence"]), weights=sharper["weight"]) > 0.1
+
+
+def test_the_majority_is_the_most_frequent_class_and_of_equals_the_one_with_most_images():
+    labels = np.array([0, 1, 1])
+    for prior, majority in ((np.ones(2), 2 / 3), (np.array([3.0, 1.0]), 1 / 3)):
+        split = types.SimpleNamespace(labels=labels, classes=("a", "b"), prior=prior, population=None)
+        found = metrics.evaluate(np.zeros((3, 2)), split, bootstrap=0)
+        assert found.overall["majority_top1"].value == pytest.approx(majority)

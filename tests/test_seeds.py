@@ -36,35 +36,46 @@ def fill(place, names=MODELS, count=3):
 
 def test_nothing_recorded_is_shown_as_not_run(place):
     found = seeds.over_seeds("tiny", "cpu")
-    assert set(found.page().stack()) == set(found.calibration().stack()) == {"not run"}
-    assert list(found.page().index) == list(MODELS)
-    assert set(found.verdicts().stack()) == {"not run"}
-    assert found.limits()[1] == "Its own rate: not run: python -m medbench campaign tiny"
+    for page in (found.page(), found.calibration(), found.verdicts(), found.sizes()):
+        assert page.to_dict() == {"not run": {"to run it": "python -m medbench campaign tiny"}}
+    assert found.limits() == ["not run: python -m medbench campaign tiny"]
     for ax in (found.forest(), found.curve()):
         assert "not run" in ax.texts[0].get_text()
-    assert set(seeds.over_seeds("rare", "cpu").choices().stack()) == {"not run"}
+    assert list(seeds.over_seeds("rare", "cpu").choices()) == ["not run"]
 
 
 def test_the_best_comes_first_with_its_interval_and_its_rate(place):
     fill(place)
+    assert list(seeds.over_seeds("tiny", "cpu").page()) == ["the recipe's rate", "lowest to highest seed"]
     results.record("phantom.tuned.xca", {"quantity": "rate_factor", "value": 2.0, "unit": "1"}, to=place)
     page = seeds.over_seeds("tiny", "cpu").page()
     assert list(page.index) == ["none", "xca", "softmax"]
     assert page.loc["xca", "the recipe's rate"] == "0.610 [0.500, 0.700]"
     assert page.loc["xca", "its rate"] == "x 2" and page.loc["none", "its rate"] == "not run"
-    assert set(page["its own rate"]) == {"not run"}
+    assert page.loc["xca", "lowest to highest seed"] == "0.600 to 0.620"
+    assert set(page["its own rate"]) == {"not run"} and set(page["lowest to highest seed, own rate"]) == {"-"}
 
 
-def test_some_seeds_are_shown_as_some(place):
+def test_models_are_compared_on_the_seeds_that_all_have(place):
+    fill(place, count=2)
+    results.record("phantom.same.xca", score(0.9), to=place, seed=2, images=100)        # the others lack the third
+    found = seeds.over_seeds("tiny", "cpu")
+    page = found.page()
+    assert page.loc["xca", "the recipe's rate"] == "0.605 (2 of 3 seeds)" and found.common() == [0, 1]
+    assert page.loc["xca", "lowest to highest seed"] == "0.600 to 0.610" and list(page.index)[0] == "none"
+    assert set(found.verdicts()["the recipe's rate"]) == {"2 of 3 seeds"}
+    assert found.forest().texts[0].get_text() == "2 of 3 seeds: python -m medbench campaign tiny"
+
+
+def test_without_a_seed_that_all_have_nobody_is_ranked(place):
     fill(place, MODELS[:2], 2)
     page = seeds.over_seeds("tiny", "cpu").page()
-    assert page.loc["xca", "the recipe's rate"] == "0.605 (2 of 3 seeds)"
-    assert page.loc["none", "the recipe's rate"] == "not run" and list(page.index)[-1] == "none"
+    assert set(page["the recipe's rate"]) == {"not run"} and list(page.index) == list(MODELS)
 
 
 def test_calibration_is_the_mean_over_seeds(place):
     fill(place)
-    assert list(seeds.over_seeds("tiny", "cpu").calibration().loc["softmax"]) == ["0.040", "0.020", "1.500"]
+    assert list(seeds.over_seeds("tiny", "cpu").calibration().loc["softmax"]) == ["0.0400", "0.0200", "1.5000", 3]
 
 
 def test_comparisons_and_their_sentences(place):
@@ -88,17 +99,22 @@ def test_comparisons_and_their_sentences(place):
     assert [text.get_text() for text in found.forest().texts] == ["better"]
     results.record("phantom.planned.same.xca", row | {"context": about | {"seeds": 2}}, to=place)
     few = seeds.over_seeds("tiny", "cpu")
-    assert few.comparisons().empty and few.verdicts().loc["xca - softmax", "the recipe's rate"] == "not run"
+    assert few.comparisons().empty and few.verdicts().loc["xca - softmax", "the recipe's rate"] == few.state()
 
 
 def test_a_curve_has_a_line_a_model_over_the_sizes(place):
     for name in MODELS[:2]:
         for size in (100, 1000):
-            results.record(f"phantom.n{size}.{name}", score(0.4 + size / 5000), to=place, seed=0, images=size)
+            row = score(0.4 + size / 5000, low=0.3, high=0.7)
+            results.record(f"phantom.n{size}.{name}", row, to=place, seed=0, images=size)
+    page = seeds.over_seeds("tiny", "cpu").sizes()
+    assert page.to_dict("index") == dict.fromkeys(MODELS[:2], {
+        "100 images": "0.420", "1,000 images": "0.600", "last step (points)": "+18.0"})
     ax = seeds.over_seeds("tiny", "cpu").curve()
     lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
     assert len(lines) == 2 and list(lines[0].get_xdata()) == [100, 1000]
     assert np.allclose(lines[0].get_ydata(), [0.42, 0.6]) and ax.get_xscale() == "log"
+    assert len(ax.collections) == 2                                              # a band each
     plots.look.plt.close("all")
 
 
@@ -109,4 +125,5 @@ def test_ways_to_treat_rare_classes_are_rows(place):
                 score(0.05, "calibration_error", suffix="tempered")]
         results.record("phantom.focal.softmax", rows, to=to, seed=seed)
     table = seeds.over_seeds("rare", "cpu").choices()
-    assert list(table.loc["focal"]) == ["0.550", "0.100 > 0.050"] and list(table.loc["as is"]) == ["not run", "not run"]
+    assert list(table.loc["focal"]) == ["0.550", "0.100 \u2192 0.050"]
+    assert list(table.loc["as is"]) == ["not run", "not run"]

@@ -19,6 +19,7 @@ from ..training import Run, fit, predict
 from .tables import in_words, of_one_device, with_interval
 
 REAL, PUBLISHED = "10_real", "10_medmnist"                     # where the records of real images are kept
+LARGEST = "always the largest class"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,15 +75,17 @@ def by_name(trained) -> dict[str, list[Trained]]:
 
 # --------------------------------------------------------------------------------------------- comparison
 def compare_all(trained, data, *, reference: str = "softmax", quantity: str = "balanced_accuracy",
-                bootstrap: int = 1000) -> list[metrics.Comparison]:
+                bootstrap: int = 1000, priors: dict | None = None) -> list[metrics.Comparison]:
     """Every model against one of them, on the same images; the first seed of each.
 
-    Args: `trained` from `train_all`; `reference` the model compared with; `quantity` one of `metrics.OVERALL`.
+    Args: `trained` from `train_all`; `reference` the model compared with; `quantity` one of `metrics.OVERALL`;
+        `priors` {model: class frequencies behind its logits} of those that are not to use the data's.
     """
-    first = {name: runs[0] for name, runs in by_name(trained).items()}
+    first, priors = {name: runs[0] for name, runs in by_name(trained).items()}, priors or {}
     one_of("reference", reference, tuple(first))
     return [metrics.compare(one.logits, first[reference].logits, data.test, quantity=quantity,
-                            names=(name, reference), bootstrap=bootstrap)
+                            names=(name, reference), priors=(priors.get(name), priors.get(reference)),
+                            bootstrap=bootstrap)
             for name, one in first.items() if name != reference]
 
 
@@ -98,33 +101,58 @@ def detectable(comparisons, power: float = 0.8) -> float:
     return 100 * float(np.mean([(c.high - c.low) / 2 for c in comparisons])) * (1 + z(power) / z(0.975))
 
 
+def lead(behind) -> dict:
+    """Whether the model with the highest score lies above all others, as a row with a computed sentence.
+
+    Args: `behind` the comparisons of every other model with it. Holm's correction holds the chance of a false one at
+        5 % for all of them together.
+    """
+    first, score = behind[0].second, behind[0].quantity.replace("_", " ")
+    corrected = metrics.holm([c.p for c in behind])
+    level = [c.first for c, p in zip(behind, corrected) if p >= 0.05]
+    nearest = max(behind, key=lambda c: c.difference)
+    text = f"{first} has the highest {score} of these runs"
+    text = f"No winner: {text}, but {', '.join(level)} cannot be told from it" if level else \
+        f"{text} and lies above every other model, after Holm's correction for {len(behind)} comparisons"
+    return {"quantity": "conclusion", "value": None, "unit": "1",
+            "text": f"{text}. The nearest is {nearest.first}, {-100 * nearest.difference:.1f} percentage points behind "
+                    f"(95 % interval {-100 * nearest.high:.1f} to {-100 * nearest.low:.1f})."}
+
+
 def worth(gains) -> dict:
     """What mixing was worth in these runs, as a row with a computed sentence.
 
     Args: `gains` comparisons of every model with the control; only those of mechanisms count.
     """
     said = in_words({c.first: c.verdict for c in gains if c.first in config.MECHANISMS},
-                    {"better": "scored above it", "tie": "tied with it", "worse": "scored below it"})
+                    {"better": "scored above it", "undecided": "could not be told from it", "worse": "scored below it"})
     return {"quantity": "conclusion", "value": None, "unit": "1",
             "text": f"Against the control without mixing, in these runs: {said}."}
 
 
-def beside_phantom(real, scores) -> dict:
-    """What real MRI says of the phantom's order, as a row with a computed sentence.
+def beside_phantom(real, scores) -> list[dict]:
+    """What real MRI says of the phantom's order, as rows: the rank correlation of both, and a computed sentence.
 
     Args: `real` rows of `results.load()`; `scores` {name: list of Scores, one a run} on the phantom.
     """
+    from scipy.stats import spearmanr
     found = real[(real.quantity == "balanced_accuracy") & real.model.notna()].set_index("model")
     there = list(found.value.sort_values(ascending=False).index)
     here = sorted(there, key=lambda name: -scores[name][0].balanced_accuracy.value)
-    parts = [f"{here[0]}, first on the phantom, is number {there.index(here[0]) + 1} of {len(there)} on real MRI",
-             f"{there[0]}, first on real MRI, is number {here.index(there[0]) + 1} on the phantom"]
+
+    def place(name):
+        return (f"{name} is number {here.index(name) + 1} of {len(here)} on the phantom and number "
+                f"{there.index(name) + 1} on real MRI")
+    parts = [place(name) for name in dict.fromkeys((here[0], there[0], config.CONTROL))]
+    alike = spearmanr([here.index(name) for name in there], range(len(there))).statistic
     best, control = found.loc[there[0]], found.loc[config.CONTROL]
     overlap = ("The intervals of all models overlap" if found.low.max() <= found.high.min() else
                f"The intervals of {there[0]} and {there[-1]} do not overlap")
     mixing = "overlaps that of" if best.low <= control.high else "lies below that of"
-    return {"quantity": "conclusion", "value": None, "unit": "1",
-            "text": f"{'; '.join(parts)}. {overlap}; that of the control without mixing {mixing} {there[0]}."}
+    text = (f"{'; '.join(parts)}. The rank correlation of the two orders is {alike:.2f}. {overlap}; that of "
+            f"{config.CONTROL} {mixing} {there[0]}.")
+    return [{"quantity": "rank_correlation", "value": float(alike), "unit": "1", "n": len(there)},
+            {"quantity": "conclusion", "value": None, "unit": "1", "text": text}]
 
 
 def differences(comparisons):
@@ -154,6 +182,18 @@ def _interval(scores, digits: int) -> str:
     return with_interval(*(np.mean([getattr(s, part) for s in scores]) for part in ("value", "low", "high")), digits)
 
 
+def differences_page(comparisons: dict[str, list]):
+    """The differences to several references in one table, percentage points with interval and verdict.
+
+    Args: `comparisons` {what the column is called: comparisons with one model}.
+    """
+    import pandas as pd
+    columns = {called: {c.first: f"{with_interval(100 * c.difference, 100 * c.low, 100 * c.high, 1)} {c.verdict}"
+                        for c in found} for called, found in comparisons.items()}
+    table = pd.DataFrame(columns).fillna("-")
+    return table.reindex([name for name in config.ALL_MODELS if name in table.index])
+
+
 def class_page(scores, names, digits: int = 2):
     """Sensitivity and specificity of each class with Wilson's 95 % intervals, and how many images it has.
 
@@ -168,6 +208,23 @@ def class_page(scores, names, digits: int = 2):
             columns[f"{model}, {name}"] = [with_interval(*row, digits) for row in
                                            table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)]
     return pd.DataFrame(columns, index=list(names))
+
+
+def where_they_differ(scores, first: str, second: str, names) -> str:
+    """The finding at which one model finds most more than another, and that at which it finds most fewer, in words.
+
+    Args: `scores` {model: Scores} on one test set; `names` of the classes. A difference of which Wilson's intervals of
+        both models overlap is not told.
+    """
+    one, other = (metrics.class_table(scores[name]) for name in (first, second))
+    gap = one.sensitivity.to_numpy() - other.sensitivity.to_numpy()
+    parts = []
+    for row, above, below, called in ((gap.argmax(), one, other, "more"), (gap.argmin(), other, one, "fewer")):
+        if above.sensitivity_low.iloc[row] > below.sensitivity_high.iloc[row]:
+            parts.append(f"{called} of {names[row]} ({one.sensitivity.iloc[row]:.2f} against "
+                         f"{other.sensitivity.iloc[row]:.2f})")
+    return f"{first} finds {' and '.join(parts)} than {second}." if parts else \
+        f"No finding tells {first} from {second}."
 
 
 def confused(table, names, count: int = 5):
@@ -194,7 +251,29 @@ def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1
         cell = with_interval(record.value, record.low, record.high, digits)
         rows.setdefault(record["name"].split(".")[1], {})[record.quantity.replace("_", " ")] = cell
     found = pd.DataFrame(rows).T
-    return found.sort_values(found.columns[0], ascending=False)
+    found = found.sort_values(found.columns[0], ascending=False)
+    found.loc[LARGEST, "top1"] = f"{_always_the_largest(table):.3f}"
+    return found.fillna("-")
+
+
+def _always_the_largest(table) -> float:
+    """Top-1 accuracy of always answering the most frequent class, from records of one data set."""
+    return table[table.quantity == "majority_top1"].value.iloc[0]
+
+
+RECIPE = {                                                       # the lines of the recipe that a reader needs
+    "epochs": "passes over the training images", "batch_size": "images a step", "lr": "the highest learning rate",
+    "warmup": "share of the steps in which the rate rises", "weight_decay": "pull of the weights towards 0 (AdamW)",
+    "clip_grad": "longest gradient that a step may follow", "loss": "how rare classes are treated",
+    "flip": "chance that an image is mirrored", "shift": "how far images are moved, share of their side",
+    "precision": "of matrix products; auto: what the processor is quick at"}
+
+
+def recipe_page(training):
+    """The lines of a recipe with what they mean."""
+    import pandas as pd
+    rows = {name: {"value": str(getattr(training, name)), "what it is": said} for name, said in RECIPE.items()}
+    return pd.DataFrame(rows).T
 
 
 def cost_page(table):
@@ -230,10 +309,14 @@ def beside_published(table):
     called = {"macro_auroc": "AUC", "top1": "ACC"}
     rows: dict = {}
     for _, r in table[table.quantity.isin(called) & table["class"].isna()].iterrows():
-        rows.setdefault(r["name"].split(".")[1], {"from": "here"})[called[r.quantity]] = (r.value, r.low, r.high)
+        name = r["name"].split(".")[1]
+        made = "here" if name in config.ALL_MODELS else "here, no network"
+        rows.setdefault(name, {"from": made})[called[r.quantity]] = (r.value, r.low, r.high)
     for _, r in table[table.quantity == "published"].iterrows():
         rows.setdefault(r["method"], {"from": "published"})[r.published_as] = (r.value, None, None)
     ordered = dict(sorted(rows.items(), key=lambda row: -row[1]["AUC"][0]))
+    ordered[LARGEST] = {"from": "here, no network", "AUC": (None, None, None),
+                        "ACC": (_always_the_largest(table), None, None)}
     return pd.DataFrame({name: {"from": row["from"], **{key: with_interval(*row[key], 3) for key in called.values()}}
                          for name, row in ordered.items()}).T
 

@@ -107,7 +107,7 @@ def paired(found: dict, quantity: str, method: str, reference: str = "softmax") 
         if how == method and model != reference:
             values = score.per_image[quantity]
             low, high = np.percentile(bootstrap_means(values, seed, 1000) - spread, (2.5, 97.5))
-            verdict = "better" if low > 0 else "worse" if high < 0 else "tie"
+            verdict = "better" if low > 0 else "worse" if high < 0 else "undecided"
             rows.append({"quantity": f"{quantity}_difference", "value": float(values.mean() - base.mean()),
                          "low": float(low), "high": float(high), "unit": "1", "n": len(values), "model": model,
                          "suffix": method,
@@ -118,7 +118,7 @@ def paired(found: dict, quantity: str, method: str, reference: str = "softmax") 
 def conclusion(rows: list[dict]) -> dict:
     """What the paired differences say of the study's claim, as a row with a computed sentence."""
     said = in_words({row["model"]: row["context"]["verdict"] for row in rows},
-                    {"worse": "below it", "better": "above it", "tie": "tied with it"})
+                    {"worse": "below it", "better": "above it", "undecided": "not told from it"})
     text = (f"By the mass of gradient maps inside the lesion, against softmax attention, in these runs: {said}. "
             f"Of {len(rows)} comparisons, one whose interval ends near zero can be chance.")
     return {"quantity": "conclusion", "value": None, "unit": "1", "text": text}

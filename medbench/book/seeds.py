@@ -1,7 +1,10 @@
 """What chapter 10 shows of the long runs: scores over seeds, planned comparisons, calibration, learning curves.
 
 What lives here, top to bottom: `over_seeds`, which reads the records of one campaign; `Seeds`, those records: its
-tables and pictures. What has no record yet is shown as "not run".
+tables and pictures.
+
+Models are compared on the seeds that all of them have. Where no training is recorded it says "not run", and where some
+are, how many seeds are there: there is no interval and no verdict before all are.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import pandas as pd
 from .. import plots, results
 from ..config import CONTROL
 from .campaigns import CAMPAIGNS, REFERENCE, SAME, TUNED, Campaign
-from .tables import of_one_device, with_interval
+from .tables import ABSENT, of_one_device, with_interval
 
 NOT_RUN = "not run"
 CALLED = {SAME: "the recipe's rate", TUNED: "its own rate"}
+SPREAD = {SAME: "lowest to highest seed", TUNED: "lowest to highest seed, own rate"}
 SCORE = "balanced_accuracy"
-READ = ["name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict", "images", "seeds"]
+READ = ["chapter", "name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict",
+        "images", "seeds"]
 
 
 def over_seeds(name: str, device="auto") -> Seeds:
@@ -51,26 +56,55 @@ class Seeds:
         own = self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.{quantity}"
         return self.rows[own & self.rows.seed.notna()]
 
+    def common(self, recipe: str = SAME) -> list[int]:
+        """The seeds with which all models were trained."""
+        found = [set(self.runs(recipe, name).seed.astype(int)) for name in self.campaign.models]
+        return sorted(set.intersection(*found))
+
+    def state(self, recipe: str = SAME) -> str:
+        """What to say where a number is missing: how many seeds are there, or the command that nobody has run."""
+        if len(self.rows) and (done := len(self.common(recipe))):
+            return f"{done} of {len(self.campaign.seeds)} seeds"
+        return NOT_RUN
+
     @property
     def left(self) -> str:
-        """What to say where nothing is recorded."""
-        return f"{NOT_RUN}: python -m medbench campaign {self.campaign.name}"
+        """The same with the command that goes on."""
+        return f"{self.state()}: python -m medbench campaign {self.campaign.name}"
+
+    def _waiting(self) -> pd.DataFrame:
+        """In place of a table of which there is no number yet."""
+        return pd.DataFrame({NOT_RUN: {"to run it": f"python -m medbench campaign {self.campaign.name}"}})
 
     # ----------------------------------------------------------------------------------------- scores over seeds
     def page(self) -> pd.DataFrame:
-        """A row a model, the best first: balanced accuracy, the mean over seeds with its 95 % interval, for each
-        recipe, and the learning rate that was chosen as a multiple of the recipe's."""
+        """A row a model, the best first: balanced accuracy, the mean over seeds with its 95 % interval, the lowest and
+        the highest seed, the same for its own learning rate, and that rate as a multiple of the recipe's."""
+        if not len(self.rows):
+            return self._waiting()
         lines, order = {}, {}
         for name in self.campaign.models:
-            lines[name] = {CALLED[recipe]: self._mean(recipe, name) for recipe in self._recipes()}
-            if self.campaign.tuned:
+            line = lines.setdefault(name, {})
+            for recipe in self._recipes():
+                seeds = self._of_common(recipe, name)
+                line[CALLED[recipe]] = self._mean(recipe, name)
+                if len(self.campaign.seeds) > 1:
+                    line[SPREAD[recipe]] = f"{seeds.min():.3f} to {seeds.max():.3f}" if len(seeds) > 1 else ABSENT
+            if TUNED in self._recipes():
                 factor = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
-                lines[name]["its rate"] = NOT_RUN if factor is None else f"x {factor['value']:g}"
-            order[name] = self.runs(SAME, name).value.mean()
+                line["its rate"] = NOT_RUN if factor is None else f"x {factor['value']:g}"
+            order[name] = self._of_common(SAME, name).mean()
         return pd.DataFrame(lines).T.loc[sorted(order, key=lambda name: -np.nan_to_num(order[name], nan=-1.0))]
 
     def _recipes(self) -> tuple[str, ...]:
-        return (SAME, TUNED) if self.campaign.tuned else (SAME,)
+        """The recipe's rate, and the models' own where any run at it is recorded."""
+        tuned = self.rows["name"].str.startswith(f"{self.campaign.data}.{TUNED}.").any()
+        return (SAME, TUNED) if tuned else (SAME,)
+
+    def _of_common(self, recipe: str, name: str, quantity: str = SCORE) -> pd.Series:
+        """A model's values, one for each seed that all models have."""
+        found = self.runs(recipe, name, quantity)
+        return found[found.seed.isin(self.common(recipe))].value
 
     def _mean(self, recipe: str, name: str) -> str:
         row, wanted = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{SCORE}"), len(self.campaign.seeds)
@@ -79,7 +113,8 @@ class Seeds:
         done = self.runs(recipe, name)
         if len(done) == wanted == 1:
             return with_interval(*done.iloc[0][["value", "low", "high"]], 3)
-        return f"{done.value.mean():.3f} ({len(done)} of {wanted} seeds)" if len(done) else NOT_RUN
+        found = self._of_common(recipe, name)
+        return f"{found.mean():.3f} ({self.state(recipe)})" if len(found) else NOT_RUN
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
@@ -90,6 +125,8 @@ class Seeds:
     def verdicts(self) -> pd.DataFrame:
         """A row for each planned comparison, and the last for softmax against the control: the difference in percentage
         points with its 95 % interval and its verdict, for each recipe."""
+        if not len(self.rows):
+            return self._waiting()
         asked = {f"{name} - softmax": ("planned", name) for name in self.campaign.models
                  if name not in (REFERENCE, CONTROL)} | {f"{REFERENCE} - {CONTROL}": ("control", REFERENCE)}
         return pd.DataFrame({CALLED[recipe]: {row: self._verdict(recipe, *of) for row, of in asked.items()}
@@ -98,7 +135,7 @@ class Seeds:
     def _verdict(self, recipe: str, kind: str, name: str) -> str:
         row = self.by_name.get(f"{self.campaign.data}.{kind}.{recipe}.{name}.{SCORE}_difference")
         if row is None or not self._whole(row):
-            return NOT_RUN
+            return self.state(recipe)
         return f"{with_interval(row['value'], row['low'], row['high'], 1)} {row['verdict']}"
 
     def _whole(self, rows):
@@ -109,8 +146,8 @@ class Seeds:
         """The smallest difference that would be found, in a sentence for each recipe."""
         found = {CALLED[recipe]: self.by_name.get(f"{self.campaign.data}.planned.{recipe}.detectable_difference")
                  for recipe in self._recipes()}
-        return [f"{called[0].upper()}{called[1:]}: {self.left if row is None else row['text']}"
-                for called, row in found.items()]
+        said = [f"{called[0].upper()}{called[1:]}: {row['text']}" for called, row in found.items() if row is not None]
+        return said or [self.left]
 
     def forest(self, recipe: str = SAME, kind: str = "planned"):
         """The planned comparisons as a picture, with the zone of equivalence."""
@@ -121,17 +158,22 @@ class Seeds:
     # ----------------------------------------------------------------------------------------- other pages
     def calibration(self, recipe: str = SAME) -> pd.DataFrame:
         """A row a model: the calibration error on the test set before and after one temperature, means over seeds."""
+        if not len(self.rows):
+            return self._waiting()
         lines = {}
         for name in self.campaign.models:
             columns = {"error": "calibration_error", "with a temperature": "calibration_error.tempered",
                        "temperature": "temperature"}
-            found = {called: self.runs(recipe, name, quantity).value.mean() for called, quantity in columns.items()}
-            lines[name] = {called: NOT_RUN if np.isnan(value) else f"{value:.3f}" for called, value in found.items()}
+            found = {called: self._of_common(recipe, name, quantity) for called, quantity in columns.items()}
+            lines[name] = {called: f"{values.mean():.4f}" if len(values) else NOT_RUN
+                           for called, values in found.items()} | {"seeds": len(found["error"])}
         return pd.DataFrame(lines).T
 
     def choices(self) -> pd.DataFrame:
         """A row for each way to treat rare classes: each model's mean balanced accuracy, and its calibration error
         before and after one temperature."""
+        if not len(self.rows):
+            return self._waiting()
         lines = {}
         for choice, _ in self.campaign.choices:
             line = lines.setdefault(choice.replace("_", " "), {})
@@ -139,16 +181,34 @@ class Seeds:
                 score, *errors = (self.runs(choice, name, quantity).value.mean() for quantity in (
                     SCORE, "calibration_error", "calibration_error.tempered"))
                 line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
-                line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else " > ".join(f"{e:.3f}" for e in errors)
+                line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else \
+                    " \u2192 ".join(f"{error:.3f}" for error in errors)
         return pd.DataFrame(lines).T
+
+    def sizes(self) -> pd.DataFrame:
+        """The learning curves as a table: a row a model, a column a number of different training images, and what the
+        last step to more images brought, in percentage points."""
+        these = self._points()
+        if not len(these):
+            return self._waiting()
+        table = these.pivot_table(index="model", columns="images", values="value", aggfunc="mean", sort=True)
+        shown = table.map(lambda value: ABSENT if np.isnan(value) else f"{value:.3f}")
+        shown.columns = [f"{int(size):,} images" for size in table.columns]
+        if table.shape[1] > 1:
+            shown["last step (points)"] = [f"{100 * gain:+.1f}" for gain in table.iloc[:, -1] - table.iloc[:, -2]]
+        return shown.loc[[name for name in self.campaign.models if name in shown.index]].rename_axis(None)
+
+    def _points(self) -> pd.DataFrame:
+        """The scores of runs, one a model, seed and size."""
+        return self.rows[(self.rows.quantity == SCORE) & self.rows.seed.notna() & self.rows.model.notna()]
 
     def curve(self):
         """The learning curves as a picture: balanced accuracy against the number of different training images."""
-        these = self.rows[(self.rows.quantity == SCORE) & self.rows.seed.notna() & self.rows.model.notna()]
+        these = self._points()
         if not len(these):
             return self._nothing()
-        ax = plots.curves(these.astype({"images": int}), "images", "value", xlabel="different training images",
-                          ylabel="balanced accuracy (1)")
+        these = these.astype({"images": int}).rename(columns={"low": "value_low", "high": "value_high"})
+        ax = plots.curves(these, "images", "value", xlabel="different training images", ylabel="balanced accuracy (1)")
         ax.set_xscale("log")
         sizes = sorted(set(these.images.astype(int)))
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)

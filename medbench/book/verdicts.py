@@ -12,6 +12,7 @@ from .. import config, results
 from ..config import MECHANISMS
 from .campaigns import CAMPAIGNS
 from .mechanism import recorded
+from .seeds import READ, Seeds
 from .tables import in_words, with_interval
 
 
@@ -68,7 +69,6 @@ def sentence(found: Evidence, model: str) -> dict:
     were scored (`trained.*`) and of the large ones (`cost.*`, `latency.*`)."""
     accuracy = accuracy_of(found, model)
     scored = {"better": "scored higher than softmax attention", "worse": "scored lower than softmax attention",
-              "tie": "tied with softmax attention in balanced accuracy",
               "equivalent": "was equivalent to softmax attention in balanced accuracy",
               "undecided": "could not be told from softmax attention in balanced accuracy"}[accuracy.verdict]
     scored = f"{scored} {basis(accuracy)}"
@@ -95,33 +95,25 @@ def sentences(found: Evidence) -> list[dict]:
 
 # --------------------------------------------------------------------------------------------- who leads
 def leader(found: Evidence) -> dict:
-    """Whether one model beats all others in balanced accuracy; a lead with a tie behind it is no win."""
-    behind = found.table[found.table["name"].str.startswith("behind.")]
-    if behind.empty:
-        raise LookupError(f"{found.device} has no comparison with the leader; run chapter 10 there first")
-    first = next(name for name in config.ALL_MODELS if name not in set(behind["first"]))
-    tied = sorted(behind[behind.verdict == "tie"]["first"])
-    runs = found.table[found.table["name"] == f"phantom.{first}.balanced_accuracy"]
-    text = f"{first} has the highest balanced accuracy and beats every other model in this comparison."
-    if tied:
-        text = (f"No winner: {first} has the highest balanced accuracy, and {', '.join(tied)} "
-                f"{'is' if len(tied) == 1 else 'are'} tied with it.")
-    limit = "" if len(runs) > 1 else " With one run of each model this says nothing about another seed."
-    return {"quantity": "winner", "value": None, "unit": "1", "text": text + limit}
+    """Whether one model lies above all others in balanced accuracy, as chapter 10 found; otherwise there is no winner.
+    """
+    text = found.need("lead.all.conclusion").text
+    return {"quantity": "winner", "value": None, "unit": "1",
+            "text": f"{text} These are single runs: they say nothing about another seed."}
 
 
 def over_seeds(found: Evidence) -> list[dict]:
-    """What the planned comparisons over seeds found, a sentence each data set; "not run" where they are not recorded.
-    """
+    """What the planned comparisons over seeds found, a sentence each data set; where not all seeds are recorded, how
+    many are."""
     words = {"better": "better than softmax attention", "worse": "worse", "equivalent": "equivalent to it",
              "undecided": "undecided"}
-    rows = []
+    rows, table = [], found.table.reindex(columns=READ)
     for name, called in (("small-phantom", "On the phantom"), ("small-mri", "On real MRI")):
         campaign = CAMPAIGNS[name]
         seeds, records = len(campaign.seeds), {m: found.planned(name, m) for m in (*MECHANISMS[1:], "resnet50")}
         verdicts = {model: record.verdict for model, record in records.items() if record is not None}
         text = f"{called}, over {seeds} seeds: {in_words(verdicts, words)}." if verdicts else \
-            f"{called}, over {seeds} seeds: not run."
+            f"{called}, over {seeds} seeds: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()}."
         rows.append({"quantity": "over_seeds", "suffix": campaign.data, "value": None, "unit": "1", "text": text})
     return rows
 
@@ -158,7 +150,7 @@ def _beside_the_cnn(found: Evidence) -> str:
     """Which mechanisms scored above the small ResNet, which below it, and whether the claim holds."""
     verdict = {m: found.need(f"cnn.{m}.balanced_accuracy_difference").verdict for m in MECHANISMS}
     said = in_words(verdict, {"better": "scored above the small ResNet", "worse": "scored below the small ResNet",
-                              "tie": "tied with the small ResNet"})
+                              "undecided": "could not be told from it"})
     holds = "the claim holds" if set(verdict.values()) == {"better"} else "the claim does not hold for all"
     return f"Here, in these runs, {said}: {holds}."
 
