@@ -85,6 +85,7 @@ def test_comparisons_and_their_sentences(place):
            "unit": "percentage point", "text": "xca is better.", "context": about}
     results.record("phantom.planned.same.xca", row, to=place)
     results.record("phantom.planned.tuned.xca", row | {"value": 4.0, "text": "Also tuned."}, to=place)
+    results.record("phantom.tuned.xca", {"quantity": "rate_factor", "value": 2.0, "unit": "1"}, to=place)
     results.record("phantom.control.same.softmax", row | {"text": "Mixing helps."}, to=place)
     found = seeds.over_seeds("tiny", "cpu")
     assert found.comparisons().to_dict("records") == [
