@@ -134,6 +134,11 @@ timings.latency_page(first)
 #
 # A ratio of one means: as quick as softmax attention. No percentile is shown that the number of calls cannot carry.
 #
+# An interval covers the rounds of one run, and not another day. The same ratio, ResNet-50 to softmax attention for one image
+# in eager float32, was {value}`12_latency:latency.resnet50.latency_ratio.b1|±` here and
+# {value}`edition/12_runtimes:runtime.eager.float32.resnet50.latency_ratio.b1|±` in a run for the section on runtimes below.
+# Where two such intervals are apart, the machine was in another state. A verdict is firm where several runs agree on it.
+#
 # What of the predictions? If time followed multiply-adds, the cheapest mechanism, Fastformer, would take 0.75 of softmax
 # attention's time and ResNet-50 twice as long. Fastformer takes
 # {value}`12_latency:latency.fastformer.latency_ratio.b1|±`, ResNet-50
@@ -260,10 +265,12 @@ print("\n".join(order.missing()) or "Every runtime was there.")
 # %% [markdown]
 # {sentence}`12_latency:runtimes.conclusion.b1`
 #
-# Read the last two numbers again: for one image it matters more *how* a model is run than which of these mechanisms is in
-# it. The order among the mechanisms changes less: XCA and Fastformer lead, softmax attention and Performer are mostly the
-# last of them. And the predictions? The sentence says where ResNet-50 overtakes softmax attention, if anywhere, and which
-# number type is the quickest. int8 has a quarter of the bytes, but before each layer the range of its activations has to
+# Read the factors between runtimes as rough ones. Each row was timed in a run of its own, and the machine changed between
+# runs: softmax attention in eager float32 took {value}`12_latency:latency.softmax.latency.b1|.0f` ms for one image above and
+# {value}`edition/12_runtimes:runtime.eager.float32.softmax.latency.b1|.0f` ms here. Within a row the models were timed side by
+# side. There the order changes less: XCA and Fastformer lead, softmax attention and Performer are mostly the last of them. And
+# the predictions? The sentence says where ResNet-50 overtakes softmax attention, if anywhere, and which number type is the
+# quickest. int8 has a quarter of the bytes, but before each layer the range of its activations has to
 # be found and they have to be rounded: fewer bytes are no promise.
 #
 # Sixteen images at a time:
@@ -322,8 +329,8 @@ mb.plots.crossover(*timings.crossings(growing));
 #
 # Open markers are where multiply-adds cross, filled ones where times do. A filled marker to the right of its open one
 # means that the mechanism needs more tokens to pay off than its arithmetic promises. The line *softmax written out* forms
-# the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of what was gained on
-# paper since then, one fused operation gives to softmax attention too.
+# the $N \times N$ matrix, as models did in 2022. Beside that one every mechanism looks better: part of the advantage that
+# papers report disappears once softmax attention is one fused operation.
 #
 # And the memory? Counted first: the weights of the layer, its input, and the most that lives between its operations at one
 # moment.
@@ -469,7 +476,7 @@ beside.round(3)
 # ## What we may conclude
 #
 # - On this device, at these batches: what the verdicts say, for each runtime and number type by itself, and no more.
-# - How a model is run can matter more than which of these mechanisms is in it. Choose the runtime first.
+# - How a model is run can matter as much as which of these mechanisms is in it. Time both on your device, side by side.
 # - One machine does not rank machines, and one runtime does not rank models.
 # - A tie is a result.
 #

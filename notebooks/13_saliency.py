@@ -122,7 +122,8 @@ mb.plots.forest(pointing.forest_table(found, "pointing_above_chance", "gradient"
 # ## Better than an edge detector?
 #
 # A lesion has an outline. A detector of edges points at outlines without any model. How often does its strongest edge lie in
-# the lesion, and which share of all its edges? The last two columns are those of the gradient maps above it.
+# the lesion, and which share of all its edges? The last two columns: by how much
+# the gradient maps exceed the detector.
 
 # %%
 edges = {name: found[name, "gradient"] for name in models}
@@ -143,23 +144,27 @@ pd.DataFrame({name: {"edges, pointing": pointing.cell(s["edge_pointing"]), "edge
 rows = pointing.paired(found, "mass", "gradient")
 for row in rows:
     mb.results.record(f"saliency.{row['model']}", row, to=book.results)
-mb.results.record("saliency", pointing.conclusion(rows), to=book.results)
+mb.results.record("saliency", [pointing.conclusion(rows), pointing.by_method(found)], to=book.results)
 table = pd.DataFrame(rows).assign(verdict=[row["context"]["verdict"] for row in rows])
 mb.plots.forest(table.drop(columns=["quantity", "unit"]), xlabel="mass inside the lesion minus that of softmax (1)");
 
 # %% [markdown]
 # {sentence}`13_saliency:saliency.conclusion`
 #
-# *Tie* means that the interval holds zero. Each model is scored on the images that it gets right, so the images differ a
-# little between models. Where a model lies above or below, the claim that the mechanism makes no difference does not hold
-# for this pair of runs; where there are only ties, it has not been refuted, which is less than being shown. Beside the
-# mechanisms look at `none`, which lets no token see another inside a stage.
+# *Not told from it* means that the interval holds zero. Each model is scored on the images that it gets right, so the images
+# differ between models. Where a model lies above or below, the claim that the mechanism makes no difference does not hold
+# for this pair of runs; where none does, it has not been refuted, which is less than being shown. Beside the mechanisms look
+# at `none`, which lets no token see another inside a stage: what it reaches owes nothing to mixing.
+#
+# And by the other methods, on fewer images? {sentence}`13_saliency:saliency.conclusion.methods` So a verdict on mechanisms
+# by one kind of map is a verdict on that kind of map, too. Also, "inside" is strict here: a lesion pushes and swells
+# tissue around it (the second mask of chapter 01), and a map that lights up there counts as a miss.
 #
 # ## Would an untrained model draw the same map?
 #
 # We shuffle all weights of a model and draw the gradient maps again {cite}`adebayo2018`. If they look alike, the map shows
-# the image, not what was learned. How alike they are says Spearman's rank correlation of the magnitudes, pixel by pixel,
-# and its mean over images with its interval.
+# the image, not what was learned. We measure likeness by Spearman's rank correlation of the magnitudes over the pixels,
+# averaged over images.
 
 # %%
 sane = {}
@@ -171,7 +176,8 @@ for name, model in models.items():
 pd.DataFrame({name: s.mean for name, s in sane.items()}).T.round(2)
 
 # %% [markdown]
-# Near zero is good. Where the correlation is high, part of the map is the image itself. The gradient maps were tested here,
+# Near zero is good; a common limit is {defined}`0.2`. Where the correlation is high, part of the map is the image and the
+# architecture, trained or not, and part of its mass in the lesion may be, too. The gradient maps were tested here,
 # and no other method.
 #
 # ## Does the map say what the model uses?
@@ -197,7 +203,9 @@ for name, model in models.items():
 pd.DataFrame(faithful).T
 
 # %% [markdown]
-# A gain whose interval holds zero says nothing: pixels in a random order would have done as well. Deleted pixels leave a grey
+# A gain is an area between two curves of probability, from 0 to 1. Where its interval holds zero it says nothing: pixels in
+# a random order would have done as well. The correlation cannot come near one: most pixels did not change at all, so their
+# order is arbitrary. Deleted pixels leave a grey
 # hole that no brain has. A model may answer to the hole and not to what is missing. So these
 # curves compare maps of one model better than they compare models.
 #

@@ -54,7 +54,7 @@ verdicts.summary(found)
 
 # %% [markdown]
 # The large models were timed, but they are not ranked by their scores. That is a weakness, stated here and not hidden: on a
-# device without a GPU they cannot be trained until they rest. What one short run of each reached is in chapter 10.
+# device without a GPU they cannot be trained until their validation score no longer rises. What one short run of each reached is in chapter 10.
 #
 # ## Is there a winner?
 
@@ -93,11 +93,14 @@ print("\n\n".join(row["text"] for row in rows))
 # bars, it would be the answer.
 
 # %% mystnb={"image": {"alt": "Balanced accuracy against median latency of one image for all trained models with intervals in both directions; a line joins those that no other beats in both."}}
+mb.results.record("verdict", verdicts.on_the_line(found), to=book.results)
 mb.plots.pareto(verdicts.pareto_table(found), x="latency_ms", y="balanced_accuracy");
 
 # %% [markdown]
+# {sentence}`14_results:verdict.choice`
+#
 # Several points on the line mean that the choice depends on what you need more. Bars that overlap mean that the order of
-# these points is not settled.
+# these points is not settled. And the line is one of this size and this runtime: chapter 12 shows other orders for others.
 #
 # ## What became of the study's claims
 
@@ -118,7 +121,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 # - On real MRI, three kinds of tumour: {sentence}`14_results:verdict.over_seeds.brain-tumor-mri`
 # - In arithmetic: at 224 px no mechanism that keeps its projections can save more than the share of mixing. At 448 px and
 #   beyond it can save a lot.
-# - In time: on each device, with its runtime, as the sentences above say.
+# - In time: on each device, with its runtime, as the sentences above say. {sentence}`14_results:verdict.choice`
 # - For a device in a hospital: measure on that device, with that runtime, with your images. Chapter 12 is made for it.
 #
 # ```{admonition} What we may not conclude
@@ -129,8 +132,8 @@ verdicts.claims_page(became).style.hide(axis="index")
 # {value}`11_cost:trained.softmax.mixing_share|.0%` of softmax's arithmetic (in the large preset at 224 px
 # {value}`11_cost:cost.softmax.mixing_share|.0%`); do not carry the ranking to the large preset or to 448 px.
 #
-# *Undecided* in balanced accuracy proves nothing below {value}`10_training:compare.all.detectable_difference|.1f`: the difference
-# that would be found four times in five.
+# *Undecided* does not mean equal: in single runs a difference under
+# {value}`10_training:compare.all.detectable_difference|.1f` points would be missed more than once in five times.
 #
 # For research and teaching, not for clinical use.
 # ```
@@ -138,7 +141,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 # ## What would change our mind
 #
 # - Eight seeds wherever chapter 10 still has fewer, so that a claim is about mechanisms and not about runs.
-# - The large preset, trained until it rests, on real images with a split by patient.
+# - The large preset, trained until its validation score no longer rises, on real images with a split by patient.
 # - Other devices and runtimes. Yours is welcome: see the appendix on devices.
 #
 # ## Quiz
@@ -152,7 +155,7 @@ verdicts.claims_page(became).style.hide(axis="index")
 # ```
 #
 # ```{dropdown} 3. You need a model for 448 px. Which figure of the book do you look at first?
-# Chapter 11, the multiply-adds against the image side.
+# Chapter 12, the times at larger images; then time your candidates on your device. Multiply-adds alone do not tell.
 # ```
 #
 # ```{dropdown} 4. What is compared with softmax when a sentence says "scored higher"?

@@ -36,3 +36,15 @@ def test_the_conclusion_follows_from_the_verdicts():
     text = pointing.conclusion(rows)["text"]
     assert ": xca, window below it; none, linformer not told from it. Of 4 comparisons" in text
     assert "above" not in text
+
+
+def test_the_order_by_each_method_is_said():
+    def score(value):
+        return {"mass": {"value": value}}
+    found = {("a", "gradient"): score(0.2), ("b", "gradient"): score(0.1), ("a", "smooth_grad"): score(0.3),
+             ("b", "smooth_grad"): score(0.1), ("a", "occlusion"): score(0.1), ("b", "occlusion"): score(0.2)}
+    assert pointing.by_method(found)["text"] == (
+        "Which model has the most mass inside the lesion depends on the method: a by gradient, smooth grad; b by "
+        "occlusion.")
+    same = {key: value for key, value in found.items() if key[1] != "occlusion"}
+    assert pointing.by_method(same)["text"] == "By each of these methods a has the most mass inside the lesion."

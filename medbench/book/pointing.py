@@ -124,6 +124,21 @@ def conclusion(rows: list[dict]) -> dict:
     return {"quantity": "conclusion", "value": None, "unit": "1", "text": text}
 
 
+def by_method(found: dict, quantity: str = "mass") -> dict:
+    """Which model has most of a quantity by each method, as a row with a computed sentence: is the order settled?
+
+    Args: `found` {(model, method): Localisation}.
+    """
+    best: dict[str, list[str]] = {}
+    for method in dict.fromkeys(method for _, method in found):
+        mean = {model: score[quantity]["value"] for (model, how), score in found.items() if how == method}
+        best.setdefault(max(mean, key=mean.get), []).append(method.replace("_", " "))
+    said = "; ".join(f"{model} by {', '.join(methods)}" for model, methods in best.items())
+    text = f"By each of these methods {said.split(' by ')[0]} has the most {quantity} inside the lesion." \
+        if len(best) == 1 else f"Which model has the most {quantity} inside the lesion depends on the method: {said}."
+    return {"quantity": "conclusion", "suffix": "methods", "value": None, "unit": "1", "text": text}
+
+
 def twin_agreement(maps: saliency.Maps, split, positions, config_data) -> list[dict]:
     """Rank correlation of maps with what really differs: the image less its healthy twin, as rows.
 

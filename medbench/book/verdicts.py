@@ -122,28 +122,41 @@ def over_seeds(found: Evidence) -> list[dict]:
 def claims(found: Evidence) -> list[dict]:
     """Each of the study's claims with what was found here, in a sentence."""
     accuracy = {m: accuracy_of(found, m) for m in MECHANISMS[1:]}
-    stands = basis(accuracy["xca"])
-    worse = [m for m in MECHANISMS[1:] if accuracy[m].verdict == "worse"]
     macs = {m: found.need(f"cost.{m}.macs_fvcore").value for m in MECHANISMS}
     saved = 1 - sum(macs[m] for m in MECHANISMS[1:]) / 5 / macs["softmax"]
     share = found.need("cost.softmax.mixing_share").value
-    slow = [m for m in MECHANISMS[1:] if found.need(f"latency.{m}.verdict.b1").text != "faster"]
     published = results.value("derived.fewer_macs_mean", device=results.STUDY)
+    dearer = found.need("cost.resnet50.macs_fvcore").value / macs["softmax"]
     rows = {
         "cnn_beaten": _beside_the_cnn(found),
-        "as_good_as_softmax": f"Here none of the five was shown to score below softmax attention {stands}."
-                              if not worse else
-                              f"Here {', '.join(worse)} scored below softmax attention {stands}.",
+        "as_good_as_softmax": f"Here, {basis(accuracy['xca'])}: {_scored(accuracy)}.",
         "fewer_flops": f"Here the five, as their papers define them, need {saved:.0%} fewer on average; the study's "
                        f"own column gives {published:.0%}. Mixing is {share:.0%} of softmax's arithmetic, and no "
                        f"mechanism that keeps its projections can save more.",
-        "faster": f"On {found.device} all five were faster than softmax attention at batch 1." if not slow else
-                  f"On {found.device} {', '.join(slow)} {'was' if len(slow) == 1 else 'were'} not shown to be faster "
-                  f"than softmax attention at batch 1.",
-        "interpretability": found.need("saliency.conclusion").text,
+        "resnet50_flops": f"Here ResNet-50 needs {dearer:.1f} times the multiply-adds and, on {found.device}, "
+                          f"{_span(found.need('latency.resnet50.latency_ratio.b1'), 2)} of the time of softmax "
+                          f"attention for one image in eager float32.",
+        "faster": f"On {found.device}, one image at a time in eager float32, against softmax attention: of the large "
+                  f"models {_times(found, 'latency')}; of the small ones that were scored {_times(found, 'trained')}."
+                  + "".join(elsewhere(found)),
+        "interpretability": " ".join(found.need(name).text
+                                     for name in ("saliency.conclusion", "saliency.conclusion.methods")),
     }
-    rows["faster"] += "".join(elsewhere(found))
     return [{"quantity": key, "value": None, "unit": "1", "text": text} for key, text in rows.items()]
+
+
+def _scored(accuracy: dict) -> str:
+    """Who scored above softmax attention, who below it, and of whom neither can be said."""
+    verdicts = {model: record.verdict for model, record in accuracy.items()}
+    return in_words(verdicts, {"better": "scored above softmax attention", "worse": "scored below it",
+                               "equivalent": "equivalent to it", "undecided": "could not be told from it"})
+
+
+def _times(found: Evidence, prefix: str) -> str:
+    """Which of the five were faster than softmax attention, which slower, in words."""
+    verdicts = {m: found.need(f"{prefix}.{m}.verdict.b1").text for m in MECHANISMS[1:]}
+    return in_words(verdicts, {"faster": "faster", "slower": "slower", "tie": "as fast",
+                               "inconclusive": "not told apart"})
 
 
 def _beside_the_cnn(found: Evidence) -> str:
@@ -200,6 +213,19 @@ def summary(found: Evidence):
 
 def _span(record, digits: int) -> str:
     return "-" if record is None else with_interval(record.value, record.low, record.high, digits)
+
+
+def on_the_line(found: Evidence) -> dict:
+    """The trained models that no other beats in both score and time, from the quickest on, as a row with a sentence."""
+    table = pareto_table(found).sort_values("latency_ms")
+    best, front = -1.0, []
+    for row in table.itertuples():
+        if row.balanced_accuracy > best:
+            best, front = row.balanced_accuracy, [*front, row]
+    said = ", ".join(f"{row.model} ({row.balanced_accuracy:.3f} in {row.latency_ms:.1f} ms)" for row in front)
+    return {"quantity": "choice", "value": None, "unit": "1",
+            "text": f"On {found.device}, of the models that were scored, in eager float32 and by medians alone, no "
+                    f"other is both quicker and higher than: {said}."}
 
 
 def pareto_table(found: Evidence):
