@@ -35,7 +35,8 @@ class Report:
 
     `counts[split][class]`, `sizes` and `modes` count images. `set_aside`: path and reason of those that cannot be used.
     `copies[kind][place]`: for `"exact"` and `"near"` and each of `PLACES`, rows of images that have a copy there, and
-    the row of that copy. `straddling`: groups with images in more than one split.
+    the row of that copy. `straddling`: groups with images in more than one split. `faults`: why training would refuse
+    these data.
     """
 
     counts: dict[str, dict[str, int]]
@@ -48,6 +49,7 @@ class Report:
     caveats: tuple[str, ...]
     notes: tuple[str, ...]
     skipped: str = field(default="")
+    faults: tuple[str, ...] = ()
 
     def rows(self) -> list[dict]:
         """One row a finding: what, where, how many images, and the first of them by name."""
@@ -66,7 +68,8 @@ class Report:
             rows.append(_row("near copy", "everywhere", None, self.skipped))
         groups = None if self.straddling is None else len(self.straddling)
         said = "no patient ids" if groups is None else ", ".join(self.straddling[:5])
-        return [*rows, _row("group in two splits", "all", groups, said)]
+        rows.append(_row("group in two splits", "all", groups, said))
+        return rows + [_row("training would stop", "before it starts", None, fault) for fault in self.faults]
 
     def _name(self, row: int) -> str:
         return "/".join(self.paths[row].replace(os.sep, "/").split("/")[-2:])
@@ -90,7 +93,8 @@ class Report:
         sizes = [[*size, count] for size, count in self.sizes.items()]
         return {"counts": self.counts, "sizes": sizes, "modes": dict(self.modes), "set_aside": self.set_aside,
                 "copies": copies, "near_copies_not_looked_for": self.skipped or None,
-                "groups_in_two_splits": self.straddling, "caveats": self.caveats, "notes": self.notes}
+                "groups_in_two_splits": self.straddling, "caveats": self.caveats, "notes": self.notes,
+                "training_would_stop": self.faults}
 
 
 def _row(finding: str, where: str, images: int | None, first: str = "") -> dict:
@@ -103,11 +107,12 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
 
     Args: `source`, `subset`: as `readers.listing`, or `"phantom"`, which is drawn; `near`: the correlation from which
         two images count as near copies; `show`: a bar in the terminal.
-    Returns: `Report`. Damaged images are part of it, not an error.
-    Raises: FileNotFoundError, ValueError: as `readers.listing`, or for `near` outside 0.5 to 1.
+    Returns: `Report`. Damaged images, missing files or an empty split are part of it, not an error.
+    Raises: FileNotFoundError, ValueError: the source cannot be listed, or `near` is outside 0.5 to 1.
     """
     in_range("near", near, 0.5, 1)
-    found = _drawn(cache, show) if source == "phantom" else readers.listing(source, subset, cache_dir(cache))
+    found = _drawn(cache, show) if source == "phantom" else \
+        readers.listing(source, subset, cache_dir(cache), whole=False)
     table, sizes, modes, lost = found.table, Counter(), Counter(), []
     kept, digests, thumbnails = [], [], []
     with progress(len(table), "checking images", "img", show) as bar:
@@ -131,8 +136,13 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
               for kind, places in copies.items()}
     counts = {split: {key: int(((table["split"] == split) & (table["label"] == key)).sum()) for key in found.classes}
               for split in readers.SPLITS}
-    return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), found.caveats,
-                  found.notes, skipped)
+    said = [str(fault) for fault in readers.faults(found, source)]
+    if len(lost) > (allowed := DataConfig().max_damaged) * len(table):
+        said.append(f"{len(lost)} of {len(table)} images cannot be used, and max_damaged allows {allowed:.2%}")
+    twice = len(copies["exact"][PLACES[1]])
+    caveats = found.caveats + ((f"{twice} images have an exact copy in another split",) if twice else ())
+    return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), caveats, found.notes,
+                  skipped, tuple(said))
 
 
 def _drawn(cache, show: bool) -> readers.Listing:

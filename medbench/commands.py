@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import os
 import re
 import sys
 from pathlib import Path
@@ -123,7 +124,8 @@ def check_data(source: str, subset: str, near: float, out: str | None, chapter: 
         write_json(Path(out), report.full())
     if to:
         results.record(results.source_slug(source, subset), report.records(), to=to, near=near)
-    print("\n".join([*report.notes, *(f"With every result: {caveat}." for caveat in report.caveats)]), file=sys.stderr)
+    print("\n".join([*report.notes, *(f"With every result: {caveat}." for caveat in report.caveats),
+                     *(f"Training would stop: {fault}." for fault in report.faults)]), file=sys.stderr)
     return report.rows()
 
 
@@ -144,6 +146,11 @@ def train(names, preset, source, profile, seed, device, overrides, workers: int 
 
 def _train(experiment: Experiment, data, workers: int) -> dict:
     """Train one model, note beside it which data it saw, and say how it went on validation."""
+    if os.environ.get("RANK", "0") == "0":
+        folder = training.run_folder(build_model(experiment.model), data, experiment.training)
+        step = checkpoint.last_step(folder)
+        print(f"{experiment.model.name}: run {folder.name} " + (f"goes on from step {step}" if step else
+              "is finished" if checkpoint.load_run(folder) else "begins"), file=sys.stderr)
     run = grid_module.fit(experiment, data, workers=workers)
     for note in run.notes:
         print(f"{experiment.model.name}: {note}", file=sys.stderr)
@@ -158,6 +165,9 @@ def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tr
     """Every model with every seed and every combination of what varies; one row a training."""
     if device != "cuda" or not ray:
         resolve_device(device)
+    if overrides.get("processes", 1) != 1 or "processes" in vary:
+        raise ValueError("a grid trains each run in one process; leave processes out, or start one training with "
+                         "several by torchrun")
     given, size = {"source": data_source(source), "device": device, **overrides}, profile_of(preset, profile)
     experiments, labels = [], []
     for seed, *values in itertools.product(seeds, *vary.values()):

@@ -197,6 +197,8 @@ class TrainingConfig(Config):
         whole("batch_size", self.batch_size)
         whole("seed", self.seed, 0)
         in_range("lr", self.lr, 0)
+        in_range("min_lr", self.min_lr, 0)
+        in_range("label_smoothing", self.label_smoothing, 0, 1)
         in_range("warmup", self.warmup, 0, 1)
         in_range("weight_decay", self.weight_decay, 0)
         in_range("clip_grad", self.clip_grad, 0)

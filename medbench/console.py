@@ -14,6 +14,8 @@ import sys
 from .checks import one_of
 
 FORMATS = ("table", "csv", "json")
+ELSEWHERE = {"seed": "--seed 3 (or --seeds 0-7)", "model": "--model", "name": "--model", "preset": "--preset",
+             "profile": "--profile", "options": "each option by its name"}          # what --set cannot set
 WRONG, INTERRUPTED = 2, 130
 EXPECTED = (ValueError, LookupError, OSError, RuntimeError, ImportError, FloatingPointError)
 
@@ -105,7 +107,10 @@ def _short(value) -> str:
 
 # --------------------------------------------------------------------------------------------- input
 def assignments(given: list[str]) -> dict:
-    """`["r=16", "lpi=true"]` as a dict; numbers, tuples and booleans are read as such, the rest stays text."""
+    """`["r=16", "lpi=true"]` as a dict; numbers, tuples and booleans are read as such, the rest stays text.
+
+    Raises: ValueError for what is no `name=value`, or has an option of its own.
+    """
     return {name: _value(text) for name, text in _pairs(given, "--set", "such as --set epochs=3")}
 
 
@@ -116,8 +121,6 @@ def choices(given: list[str]) -> dict[str, list]:
              for name, text in _pairs(given, "--vary", example)}
     if empty := [name for name, values in found.items() if not values]:
         raise ValueError(f"--vary got {empty[0]}=; wanted values, {example}")
-    if "seed" in found:
-        raise ValueError("--vary got seed; say --seeds 0-7 in its place")
     return found
 
 
@@ -127,6 +130,8 @@ def _pairs(given: list[str], option: str, example: str) -> list[tuple[str, str]]
         name, sign, value = text.partition("=")
         if not sign or not name.isidentifier():
             raise ValueError(f"{option} got {text!r}; wanted name=value, {example}")
+        if name in ELSEWHERE:
+            raise ValueError(f"{option} got {name}; say {ELSEWHERE[name]} in its place")
         found.append((name, value))
     return found
 

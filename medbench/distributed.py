@@ -82,7 +82,7 @@ class Group(World):
             from accelerate import Accelerator
         except ImportError as error:
             raise ImportError("several processes need the package accelerate; say pip install "
-                              "'medbench[distributed]'") from error
+                              "accelerate") from error
         self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         if self.size != config.processes:

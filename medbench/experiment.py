@@ -6,6 +6,7 @@ What lives here: `Experiment`, made from a preset and a profile of `config`.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ class Experiment(Config):
         training = {"epochs": size.epochs, "threads": threads, "seed": seed} | few | _take(TrainingConfig, overrides)
         rest = {name: value for name, value in overrides.items()
                 if name in shape or name not in data and name not in training}
-        return cls(model_config(model, preset, seed=seed, **rest), DataConfig(**data), TrainingConfig(**training))
+        return cls(_model(model, preset, seed, rest), DataConfig(**data), TrainingConfig(**training))
 
 
 def profile_of(preset: str, name: str | None = None) -> str:
@@ -69,6 +70,16 @@ def profile_of(preset: str, name: str | None = None) -> str:
         return next(p.name for p in PROFILES.values() if p.preset == preset)
     one_of("profile", name, tuple(PROFILES))
     return name
+
+
+def _model(model: str, preset: str, seed: int, options: dict[str, Any]) -> ModelConfig:
+    """The model; what looks like an option of its mechanism may be a slip in a field of the data or the training."""
+    config = model_config(model, preset, seed=seed, **options)
+    known = [f.name for part in (DataConfig, TrainingConfig) for f in dataclasses.fields(part)]
+    for name in dict(config.options):
+        if near := difflib.get_close_matches(name, known, 1, 0.8):
+            raise ValueError(f"{name!r} is no field of the model, the data or the training; did you mean {near[0]!r}?")
+    return config
 
 
 def _take(config: type, overrides: dict[str, Any]) -> dict[str, Any]:

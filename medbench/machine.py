@@ -72,8 +72,10 @@ def slug(text: str) -> str:
 
 
 def cores() -> int:
-    """Logical processors that may be used: those of the machine, or fewer where a quota allows fewer."""
-    count, quota = os.cpu_count() or 1, cpu_quota()
+    """Logical processors that may be used: those that the system lets this process use, or fewer where a quota allows
+    fewer."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
     return count if quota is None else max(1, min(count, round(quota)))
 
 

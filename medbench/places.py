@@ -162,7 +162,7 @@ class OnRay(Place):
         try:
             import ray
         except ImportError as error:
-            raise ImportError("--ray needs the package ray; say pip install 'medbench[ray]'") from error
+            raise ImportError("--ray needs the package ray; say pip install 'ray>=2.60'") from error
         self.ray, self.address = ray, address
         self.refs: dict = {}
         self.resolved: dict[TrainingConfig, TrainingConfig] = {}

@@ -90,6 +90,30 @@ def test_the_command_prints_it_and_keeps_all_names(folder, capsys, tmp_path):
     assert "near is 1.5; wanted a number from 0.5 to 1" in capsys.readouterr().err
 
 
+def test_what_training_would_refuse_is_reported_and_the_rest_is_still_checked(tmp_path, capsys):
+    lines = ["path,label,split"]
+    for i, image in enumerate(heads(12, np.random.default_rng(1))):
+        image.save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},{'train' if i < 8 else 'test'}")
+    (tmp_path / "manifest.csv").write_text("\n".join([*lines, "gone.png,a,train", "1.png,a,trian"]))
+    (tmp_path / "0.png").write_bytes(b"no image")
+    assert main(["data", "check", str(tmp_path / "manifest.csv"), "--format", "json"]) == 0
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    why = [row["such as"] for row in rows if row["finding"] == "training would stop"]
+    for part in ("line 15, is 'trian'", "no image in split 'val' (9 in train, 0 in val, 4 in test)",
+                 "1 of 14 images of", "2 of 14 images cannot be used, and max_damaged allows 1.00%"):
+        assert sum(part in text for text in why) == 1, (part, why)
+    assert len(why) == 4 and printed.err.count("Training would stop: ") == 4
+    [aside] = [row for row in rows if row["finding"] == "set aside"]
+    assert aside["count"] == 2 and "gone.png" in aside["such as"]
+
+
+def test_an_exact_copy_across_splits_goes_with_the_caveats(folder):
+    report = audit.check(str(folder / "manifest.csv"), show=False)
+    assert "2 images have an exact copy in another split" in report.caveats
+
+
 def test_the_phantom_is_checked_as_it_is_drawn(monkeypatch, capsys):
     few = functools.partial(DataConfig, num_train=40, num_val=20, num_test_per_class=2)
     monkeypatch.setattr(audit, "DataConfig", few)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from miniature import breastmnist, radimagenet
 
-from medbench import commands, console, measuring, results
+from medbench import commands, config, console, measuring, results
 from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
+from medbench.experiment import Experiment
 
 # commands that take long
 LONG = ("book", "campaign", "ceiling", "grid", "throughput", "peers", "scaling", "runtimes", "device-report")
@@ -138,6 +139,18 @@ def test_train_tells_the_run_and_a_second_time_loads_it(capsys, run):
     assert {"val_balanced_accuracy", "val_macro_auroc"} <= set(row)
 
 
+def test_train_says_which_run_it_goes_on_with(capsys, run, monkeypatch):
+    call = ["train", "--model", "fastformer", "--preset", "smoke", "--device", "cpu", *TINY]
+    assert main(call) == 0
+    assert f"fastformer: run {run} is finished" in capsys.readouterr().err
+    monkeypatch.setattr(commands.checkpoint, "last_step", lambda folder: 7)
+    assert main(call) == 0
+    assert f"fastformer: run {run} goes on from step 7" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")                          # of several processes the first one speaks
+    assert main(call) == 0
+    assert "goes on" not in capsys.readouterr().err
+
+
 def test_evaluate_scores_with_intervals_and_records(capsys, run):
     printed = succeeds(capsys, "evaluate", run, "--bootstrap", "20", "--record", "10_training", "--format", "csv")
     [row] = csv.DictReader(io.StringIO(printed))
@@ -203,6 +216,37 @@ def test_names_of_models():
     assert commands.model_names(["all"]) == list(MODELS)
     others = [name for name in MODELS if name != "window"]
     assert commands.model_names(["window,none", "window", "all"]) == ["window", "none", *others]
+
+
+@pytest.mark.parametrize("given, said", [
+    (["seed=3"], "--set got seed; say --seed 3"), (["preset=paper"], "--set got preset; say --preset"),
+    (["options=3"], "--set got options; say each option by its name")])
+def test_what_has_an_option_of_its_own_is_not_set(given, said):
+    with pytest.raises(ValueError, match=said):
+        console.assignments(given)
+
+
+@pytest.mark.parametrize("overrides, said", [
+    ({"epoch": 3}, "'epoch' is no field of the model, the data or the training; did you mean 'epochs'"),
+    ({"min_lr": "x"}, "min_lr is 'x'; wanted a number from 0"),
+    ({"label_smoothing": 2}, "label_smoothing is 2; wanted a number from 0 to 1"),
+    ({"depht": 3}, "has no option 'depht'|no such part")])
+def test_a_slip_in_a_field_is_found_before_any_work(overrides, said):
+    with pytest.raises(ValueError, match=said):
+        commands.train(["softmax"], "smoke", "phantom", None, 0, "cpu", overrides)
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_no_option_of_a_mechanism_looks_like_a_slip(name):
+    for preset in config.PRESETS:
+        for setting in config.SETTINGS:
+            given = dict(config.model_config(name, preset, setting).options)
+            assert dict(Experiment.preset(preset, name, setting=setting, **given).model.options) == given
+
+
+def test_a_grid_of_several_processes_is_refused():
+    with pytest.raises(ValueError, match="a grid trains each run in one process; leave processes out"):
+        commands.grid(["none"], [0], "smoke", "phantom", None, "cpu", {"processes": 2}, {}, False, 3, False)
 
 
 def test_values_typed_on_the_command_line():
@@ -302,7 +346,7 @@ def test_real_images_are_scored_and_recorded(capsys, place, monkeypatch, of, fil
     assert set(table.name.str.split(".").str[0]) <= {of.name, "work0", place.name.lower()}
     if of is real.BREAST:
         shown = benchmark.beside_published(benchmark.real_records("cpu", of.chapter))
-        assert shown["from"].value_counts().to_dict() == {"published": 7, "here": 4}
+        assert shown["from"].value_counts().to_dict() == {"published": 7, "here": 1, "here, no network": 4}
         assert shown.loc["google-automl-vision"].to_dict() == {"from": "published", "AUC": "0.919", "ACC": "0.861"}
         assert "[" in shown.loc["none", "AUC"]
 

@@ -61,6 +61,79 @@ def test_a_new_image_of_a_patient_joins_the_others(tmp_path):
     assert after[[path for path in after.index if "/patient7/" in path]].nunique() == 1
 
 
+def test_studies_and_series_below_a_patient_are_the_patients(tmp_path):
+    for number in range(30):
+        for study in ("s1", "s2"):
+            picture(tmp_path / "set" / "ab"[number % 2] / f"p{number}" / study / "series" / "0.png")
+    found = readers.listing(tmp_path / "set").table
+    assert set(found.group) == {f"p{number}" for number in range(30)}
+    assert (found.groupby("group").split.nunique() == 1).all()
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Testing"), ("train", "valid", "test")])
+def test_half_a_split_is_not_taken_for_classes(tmp_path, names):
+    for name in names:
+        picture(tmp_path / "set" / name / "a" / "0.png")
+    with pytest.raises(ValueError, match=f"look like splits .{', '.join(sorted(names))}.; wanted all of train, val"):
+        readers.listing(tmp_path / "set")
+
+
+def test_what_is_passed_over_is_named(tmp_path):
+    source = patients(tmp_path / "set")
+    picture(source / ".thumbs" / "0.png")
+    picture(source / "a" / ".hidden.png")
+    for name in ("scan.nii", "scan.jp2", "other.jp2", "DICOMDIR"):
+        (source / "a" / name).write_bytes(b"other")
+    found = readers.listing(source)
+    assert found.classes == ("a", "b") and "group" in found.table and len(found.table) == 180
+    assert found.notes[-1] == "3 files are no images that can be read and were passed over: 2 .jp2, 1 .nii."
+
+
+def test_one_image_without_a_patient_is_named(tmp_path):
+    source = patients(tmp_path / "set")
+    picture(source / "a" / "loose.png")
+    found = readers.listing(source)
+    assert "group" not in found.table and found.caveats == (NO_GROUPS,)
+    assert found.notes[-1] == "1 of 181 images are not in a patient's folder, the first is 'loose.png': so these are " \
+                              "not used as patients."
+
+
+def whole(folder, header=("path", "label", "split"), change=lambda row: row):
+    rows = []
+    for i in range(12):
+        path = picture(folder / f"{i}.png").name
+        rows.append(change((path, "ab"[i % 2], ("train", "val", "test")[i // 4])))
+    return table(folder, header, rows)
+
+
+@pytest.mark.parametrize("header, said", [
+    (("path", "label", "Split"), "a column 'Split', which is not read; if it is the split, call it 'split'"),
+    (("path", "label", "patient_id"), "a column 'patient_id'.*if it is the group, call it 'group'"),
+    (("filename", "label", "split"), "has no column 'path' .it has filename, label, split"),
+    (("path;label;split",), "has no column 'path' .it has path;label;split.*commas between the columns"),
+])
+def test_a_column_that_is_nearly_right_is_refused(tmp_path, header, said):
+    with pytest.raises(ValueError, match=said):
+        readers.listing(whole(tmp_path, header))
+
+
+def test_other_columns_are_named_and_blanks_do_not_count(tmp_path):
+    source = whole(tmp_path, ("path", "label", "split", "age"), lambda row: (row[0], row[1] + " ", " " + row[2], 7))
+    found = readers.listing(source)
+    assert found.classes == ("a", "b") and found.notes[-1] == "Columns that are not read: age."
+
+
+def test_classes_that_differ_in_capitals_alone_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="differ in capitals alone .'A', 'a'.; write each in one way"):
+        readers.listing(whole(tmp_path, change=lambda row: (row[0], row[1].upper() if row[0] == "0.png" else row[1],
+                                                            row[2])))
+
+
+def test_a_validation_set_of_one_class_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="'val' .* of class 'a' only; the epoch is chosen by AUROC"):
+        readers.listing(whole(tmp_path, change=lambda row: (row[0], "a" if row[2] == "val" else row[1], row[2])))
+
+
 def test_a_manifest_without_a_split_is_split_by_group(tmp_path):
     rows = [(picture(tmp_path / f"{i}.png").name, "ab"[i % 2], f"p{i // 4}") for i in range(160)]
     found = readers.listing(table(tmp_path, ("path", "label", "group"), rows))

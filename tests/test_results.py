@@ -332,3 +332,12 @@ def test_without_git_the_commit_is_null_with_a_reason(monkeypatch, tmp_path):
 
 def test_a_quoted_record_needs_a_source():
     assert Record(name="a.b", quantity="b", value=1, quoted=True, source="page 3").source == "page 3"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not bind processes to processors")
+def test_processors_that_this_process_may_not_use_do_not_count(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5})          # as a scheduler of jobs sets it
+    monkeypatch.setattr(machine, "cpu_quota", lambda: None)
+    assert machine.cores() == 3
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 1.6)
+    assert machine.cores() == 2

@@ -8,25 +8,27 @@ Each reader has a file of its own: `manifest`, `folders`, `radimagenet`, `medmni
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..checks import one_of
 from . import folders, manifest, medmnist, radimagenet
 from .listing import BOXES, NEEDED, SPLITS, Listing
 from .pictures import Picture, fitted, read_image, read_picture
 
-__all__ = ["BOXES", "NEEDED", "SPLITS", "Listing", "Picture", "fitted", "listing", "read_image", "read_picture"]
+__all__ = ["BOXES", "NEEDED", "SPLITS", "Listing", "Picture", "faults", "fitted", "listing", "read_image",
+           "read_picture"]
 
 # the first that knows a source reads it
 READERS = (medmnist, manifest, radimagenet, folders)
 
 
-def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = None) -> Listing:
+def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = None, *, whole: bool = True) -> Listing:
     """What a source holds: label, split and what else it tells of each image; no image is opened yet.
 
     Args: `source`: a manifest (`.csv`), a MedMNIST file (`.npz`) or `medmnist:NAME`, RadImageNet's folder, or a folder
         with one sub-folder a class; `subset`: a part of it, where the reader knows parts (`MR/brain`); `cache`: where
-        downloads go.
+        downloads go; `whole`: refuse what cannot be trained on (`faults`).
     Returns: `Listing`.
     Raises: FileNotFoundError, ValueError: naming the file, the line, what was wanted and the fix.
     """
@@ -39,28 +41,42 @@ def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = No
         raise ValueError(f"subset is {subset!r} but {str(source)!r} has no subsets; leave it out (RadImageNet has "
                          f"some, such as MR/brain)")
     found = reader.read(str(source), subset, cache)
-    _check(found, source)
+    if whole:
+        for fault in faults(found, source):
+            raise fault
     return found
 
 
-def _check(found: Listing, source) -> None:
-    """Refuse unknown or empty splits, a single class, a class that is never trained, and missing files."""
-    table = found.table
+def faults(found: Listing, source) -> Iterator[Exception]:
+    """Why nothing can be trained on a source: an unknown or empty split, a single class, one that is never trained, a
+    validation set of one class, missing files. One error each, with what to do."""
+    table, where = found.table, repr(str(source))
     for line, name in enumerate(table["split"]):
-        one_of(f"split in {str(source)!r}, line {line + 2},", name, SPLITS)
-    for name in SPLITS:
-        if not (table["split"] == name).any():
-            raise ValueError(f"{str(source)!r} has no image in split {name!r}; give each of {', '.join(SPLITS)} some"
-                             + ("" if found.split_given else ": with so few images or patients, add a column split"))
+        if name not in SPLITS:
+            yield ValueError(f"split in {where}, line {line + 2}, is {name!r}; allowed: "
+                             f"{', '.join(map(repr, SPLITS))}")
+            break
+    few = "" if found.split_given else ": with so few images or patients, add a column split"
+    counts = {name: int((table["split"] == name).sum()) for name in SPLITS}
+    there = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    for name in (name for name, count in counts.items() if not count):
+        yield ValueError(f"{where} has no image in split {name!r} ({there}); give each of {', '.join(SPLITS)} "
+                         f"some{few}")
     classes = found.classes
     if len(classes) < 2:
-        raise ValueError(f"{str(source)!r} has one class only ({classes[0]!r}); a classifier needs at least two")
+        yield ValueError(f"{where} has one class only ({classes[0]!r}); a classifier needs at least two")
+    alike = Counter(str(key).casefold() for key in classes)
+    if twins := [key for key in classes if alike[str(key).casefold()] > 1]:
+        yield ValueError(f"{where} has classes that differ in capitals alone ({', '.join(map(repr, twins))}); write "
+                         f"each in one way")
     trained = set(table.loc[table["split"] == "train", "label"])
-    if untrained := [key for key in classes if key not in trained]:
-        raise ValueError(f"{str(source)!r} has no training image of class {', '.join(map(repr, untrained))}; add some, "
-                         f"or remove the class")
-    if found.arrays is not None:
-        return
-    if missing := [path for path in table["path"] if not os.path.isfile(path)]:
-        raise FileNotFoundError(f"{len(missing)} of {len(table)} images of {str(source)!r} are missing, the first is "
+    if counts["train"] and (untrained := [key for key in classes if key not in trained]):
+        yield ValueError(f"{where} has no training image of class {', '.join(map(repr, untrained))}; add some, or "
+                         f"remove the class")
+    chosen = table.loc[table["split"] == "val", "label"].unique()
+    if len(classes) > 1 and len(chosen) == 1:
+        yield ValueError(f"split 'val' of {where} has images of class {chosen[0]!r} only; the epoch is chosen by AUROC "
+                         f"on it, which needs two classes: give it more{few}")
+    if found.arrays is None and (missing := [path for path in table["path"] if not os.path.isfile(path)]):
+        yield FileNotFoundError(f"{len(missing)} of {len(table)} images of {where} are missing, the first is "
                                 f"{missing[0]!r}; {found.where}")

@@ -34,7 +34,8 @@ def read(path: str | os.PathLike) -> np.ndarray:
     dark, is turned over. Colour comes as it is.
 
     Returns: (h, w) uint8 where there is a window, else (h, w) float64; (h, w, 3) uint8 for colour.
-    Raises: ValueError for what is no whole single image; ImportError without pydicom.
+    Raises: ValueError for what is no whole single image; ImportError without pydicom, or without the package that its
+        compression needs.
     Source: DICOM PS3.3, C.7.6.3.1.2 (photometric interpretation), C.11.1 (modality LUT), C.11.2 (VOI LUT).
     """
     pydicom = _pydicom()
@@ -51,6 +52,10 @@ def read(path: str | os.PathLike) -> np.ndarray:
         grey = _windowed(pydicom, pydicom.pixels.apply_modality_lut(stored, file), file)
     except (pydicom.errors.InvalidDicomError, AttributeError, KeyError, RuntimeError, NotImplementedError, ValueError,
             TypeError, EOFError, OSError) as error:
+        if "missing dependencies" in str(error):
+            kind = file.file_meta.TransferSyntaxUID.name
+            raise ImportError(f"{str(path)!r} is compressed as {kind}, which needs one more package; say pip install "
+                              f"python-gdcm") from error
         raise ValueError(f"{str(path)!r} is no whole DICOM image ({error})") from error
     if file.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey if grey.dtype == np.uint8 else -grey
@@ -84,4 +89,4 @@ def _pydicom():
         import pydicom.pixels
         return pydicom
     except ImportError as error:
-        raise ImportError("DICOM images need the package pydicom; say pip install 'medbench[data]'") from error
+        raise ImportError("DICOM images need the package pydicom; say pip install pydicom") from error

@@ -3,7 +3,7 @@
     path,label[,split][,group][,box_x_center,box_y_center,box_width,box_height]
 
 `path` is relative to the manifest's folder, `group` the patient, the box in shares of the image's sides. Without
-`split` we split, by group where there is one.
+`split` we split, by group where there is one. Commas separate, the text is UTF-8; blanks around a cell do not count.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .splits import said_of, with_split
 
 HAS_SUBSETS = False
 TEXT = (*NEEDED, "split", "group")
+MEANT = dict.fromkeys(("patient", "patient_id", "patientid", "subject", "subject_id"), "group")
 
 
 def knows(source: str) -> bool:
@@ -33,6 +34,8 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
         table[column] = _shares(table[column], file)
     table["path"] = [str(file.parent / path) for path in table["path"]]
     caveats, notes = said_of(table, given)
+    if unknown := [name for name in table.columns if name not in (*TEXT, *BOXES)]:
+        notes += (f"Columns that are not read: {', '.join(unknown)}.",)
     return Listing(table, caveats, notes, split_given=given, where="paths are relative to the manifest's folder")
 
 
@@ -44,11 +47,14 @@ def _table(file: Path):
                                 na_values=[""])                           # a class may be called None
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"manifest {str(file)!r} is no readable CSV table ({error}); wanted a first line with "
-                         f"{','.join(NEEDED)},split") from error
+                         f"{','.join(NEEDED)},split, commas between, saved as UTF-8") from error
+    _refuse_other_names(table, file)
+    for column in set(TEXT) & set(table.columns):
+        table[column] = table[column].str.strip().replace("", None)
     for column in NEEDED:
         if column not in table.columns:
             raise ValueError(f"manifest {str(file)!r} has no column {column!r} (it has {', '.join(table.columns)}); "
-                             f"add it: {', '.join(NEEDED)} are needed")
+                             f"add it: {', '.join(NEEDED)} are needed, with commas between the columns")
     for column in set(TEXT) & set(table.columns):
         if table[column].isna().any():
             line = int(table[column].isna().to_numpy().argmax()) + 2
@@ -56,6 +62,16 @@ def _table(file: Path):
     if table.empty:
         raise ValueError(f"manifest {str(file)!r} names no image; wanted one line an image")
     return table
+
+
+def _refuse_other_names(table, file: Path) -> None:
+    """A column that is nearly one of ours would be passed over without a word, and with it a split or the patients."""
+    for name in map(str, table.columns):
+        meant = name.strip().lower()
+        meant = MEANT.get(meant, meant)
+        if meant != name and meant in (*TEXT, *BOXES) and meant not in table.columns:
+            raise ValueError(f"manifest {str(file)!r} has a column {name!r}, which is not read; if it is the "
+                             f"{meant}, call it {meant!r}, otherwise give it a name that is not like it")
 
 
 def _shares(column, file: Path):

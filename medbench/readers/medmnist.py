@@ -68,7 +68,7 @@ def _package(flag: str, size: int):
     try:
         import medmnist
     except ImportError as error:
-        raise ImportError("MedMNIST needs the package medmnist; say pip install 'medbench[data]'") from error
+        raise ImportError("MedMNIST needs the package medmnist; say pip install medmnist") from error
     one_of("MedMNIST name", flag, tuple(medmnist.INFO))
     info = medmnist.INFO[flag]
     if flag.endswith("3d"):
