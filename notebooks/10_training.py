@@ -239,7 +239,7 @@ mb.results.record("lead.all", lead, to=book.results, data="phantom")
 print(lead["text"])
 
 # %% [markdown]
-# Some twenty intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by chance. Only the last
+# More than twenty intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by chance. Only the last
 # sentence is corrected for that. It has a weakness of its own: the leader was chosen *because* it scored high on these images,
 # which makes its lead look larger than it is.
 #
