@@ -317,7 +317,7 @@ on_phantom.page()
 # - The *bootstrap* draws seeds and test images again, many times. Its p is twice the share of draws in which the mean
 #   difference falls on the other side of zero.
 #
-# The larger p of the two counts, and {term}`Holm's correction` makes it stricter, because six questions are asked.
+# The larger p of the two counts, and Holm's correction makes it stricter, because six questions are asked.
 
 # %% mystnb={"image": {"alt": "Mean difference of each model to softmax over eight seeds with 95 percent intervals, a grey zone of two points on either side of zero, and the verdicts; or the words not run."}}
 on_phantom.forest();
