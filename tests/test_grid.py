@@ -413,7 +413,7 @@ def test_seeds_that_are_none_are_refused(text):
         commands.seeds_in(text)
 
 
-@pytest.mark.parametrize("given, said", [("lr=", "wanted values"), ("seed=1,2", "say --seeds 0-7")])
+@pytest.mark.parametrize("given, said", [("lr=", "wanted values"), ("seed=1,2", "or --seeds 0-7")])
 def test_choices_that_are_none_are_refused(given, said):
     with pytest.raises(ValueError, match=said):
         console.choices([given])

@@ -113,7 +113,7 @@ def over_seeds(found: Evidence) -> list[dict]:
         seeds, records = len(campaign.seeds), {m: found.planned(name, m) for m in (*MECHANISMS[1:], "resnet50")}
         verdicts = {model: record.verdict for model, record in records.items() if record is not None}
         text = f"{called}, over {seeds} seeds: {in_words(verdicts, words)}." if verdicts else \
-            f"{called}, over {seeds} seeds: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()}."
+            f"{called}: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()} so far."
         rows.append({"quantity": "over_seeds", "suffix": campaign.data, "value": None, "unit": "1", "text": text})
     return rows
 
