@@ -71,11 +71,13 @@ book = start("10_training", globals())
 # %%
 names = mb.config.ALL_MODELS
 seeds = [book.seed + s for s in book.profile.seeds]
-experiments = [mb.Experiment.preset(book.profile.preset, name, seed=s, profile=book.profile, device=str(book.device))
+experiments = [mb.Experiment.preset(book.profile.preset, name, seed=s, profile=book.profile,
+                                    device=str(book.device))
                for name in names for s in seeds]
 data = mb.load_data(experiments[0].data)
 called = [mb.phantom.CLASS_NAMES[key] for key in data.classes]
-pd.DataFrame({split.name: list(split.class_counts.values()) for split in (data.train, data.val, data.test)}, index=called)
+splits = (data.train, data.val, data.test)
+pd.DataFrame({split.name: list(split.class_counts.values()) for split in splits}, index=called)
 
 # %% [markdown]
 # The test set has the same number of images in each class. Nothing is chosen on it, and each model sees it once, below.
@@ -137,8 +139,9 @@ mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none
 # %%
 scores = {t.name: [] for t in trained}
 for t in trained:
-    scores[t.name].append(mb.evaluate(t.logits, data.test, bootstrap=book.profile.bootstrap, seed=book.seed))
-    mb.results.record(t.experiment, scores[t.name][-1], t.run, to=book.results, seed=t.experiment.training.seed)
+    found = mb.evaluate(t.logits, data.test, bootstrap=book.profile.bootstrap, seed=book.seed)
+    mb.results.record(t.experiment, found, t.run, to=book.results, seed=t.experiment.training.seed)
+    scores[t.name].append(found)
 shortcuts = mb.baselines.shortcut_scores(data, bootstrap=book.profile.bootstrap)
 for name, score in shortcuts.items():
     mb.results.record(f"phantom.{name}", score, to=book.results, data="phantom")
@@ -163,7 +166,8 @@ benchmark.score_table(scores | {name: [score] for name, score in shortcuts.items
 
 # %% mystnb={"image": {"alt": "Balanced accuracy of the eight models with 95 percent intervals, a dashed line for the better shortcut."}}
 table = mb.results.load(book.results.parents[1])
-table = table[(table.chapter == "10_training") & (table.device == book.results.parent.name) & (table.data == "phantom")]
+table = table[(table.chapter == "10_training") & (table.device == book.results.parent.name)
+              & (table.data == "phantom")]
 shown = table[(table.quantity == "balanced_accuracy") & table.model.notna()]
 best = max(s.balanced_accuracy.value for s in shortcuts.values())
 mb.plots.scores(shown, lines={"better shortcut": best});
@@ -192,8 +196,9 @@ benchmark.confused(scores["softmax"][0].confusion, called)
 benchmark.class_page({name: scores[name][0] for name in ("softmax", "resnet50", "none")}, called)
 
 # %%
-print(benchmark.where_they_differ({name: found[0] for name, found in scores.items()}, "resnet50", "softmax", called))
-print(benchmark.where_they_differ({name: found[0] for name, found in scores.items()}, "softmax", "none", called))
+one_run = {name: found[0] for name, found in scores.items()}
+for pair in (("resnet50", "softmax"), ("softmax", "none")):
+    print(benchmark.where_they_differ(one_run, *pair, called))
 
 # %% [markdown]
 # Each sentence names the largest difference in either direction, and only where the intervals of both models are apart. They
@@ -208,9 +213,11 @@ print(benchmark.where_they_differ({name: found[0] for name, found in scores.item
 # %% mystnb={"image": {"alt": "Difference of each model to softmax in percentage points of balanced accuracy with 95 percent intervals and the verdicts better, worse or undecided."}}
 comparisons = benchmark.compare_all(trained, data, bootstrap=book.profile.bootstrap)
 benchmark.record_all("compare", comparisons, book.results)
-mb.results.record("compare.all", {"quantity": "detectable_difference", "value": benchmark.detectable(comparisons),
-                                  "unit": "percentage point", "n": len(data.test)}, to=book.results)
-mb.plots.forest(benchmark.differences(comparisons), xlabel="balanced accuracy minus that of softmax (percentage points)");
+least = {"quantity": "detectable_difference", "value": benchmark.detectable(comparisons),
+         "unit": "percentage point", "n": len(data.test)}
+mb.results.record("compare.all", least, to=book.results)
+mb.plots.forest(benchmark.differences(comparisons),
+                xlabel="balanced accuracy minus that of softmax (percentage points)");
 
 # %% [markdown]
 # *Better* and *worse*: the interval leaves zero out. *Undecided*: it does not, and that does not make two models equal. With
@@ -225,7 +232,8 @@ mb.plots.forest(benchmark.differences(comparisons), xlabel="balanced accuracy mi
 # %%
 leader = max(scores, key=lambda name: scores[name][0].balanced_accuracy.value)
 others = {"cnn": "resnet50", "gain": "none", "behind": leader}
-beside = {kind: benchmark.compare_all(trained, data, reference=name, bootstrap=book.profile.bootstrap)
+draws = book.profile.bootstrap
+beside = {kind: benchmark.compare_all(trained, data, reference=name, bootstrap=draws)
           for kind, name in others.items()}
 for kind in ("cnn", "gain"):
     beside[kind] = [c for c in beside[kind] if c.first in mb.config.MECHANISMS]
@@ -252,8 +260,10 @@ print(lead["text"])
 # other inside a stage. It sees a wider part of the image only where the pyramid merges tokens.
 
 # %% mystnb={"image": {"alt": "Gain of each mechanism over the control without mixing in percentage points of balanced accuracy, with 95 percent intervals."}}
-mb.results.record("gain.all", benchmark.worth(beside["gain"]), to=book.results, data="phantom")
-mb.plots.forest(benchmark.differences(beside["gain"]), xlabel="balanced accuracy minus that of none (percentage points)");
+worth = benchmark.worth(beside["gain"])
+mb.results.record("gain.all", worth, to=book.results, data="phantom")
+mb.plots.forest(benchmark.differences(beside["gain"]),
+                xlabel="balanced accuracy minus that of none (percentage points)");
 
 # %% [markdown]
 # Softmax attention differs from no mixing at all by {value}`10_training:gain.softmax.balanced_accuracy_difference|±`. A
@@ -266,8 +276,9 @@ mb.plots.forest(benchmark.differences(beside["gain"]), xlabel="balanced accuracy
 # %%
 uniform = [1 / len(data.classes)] * len(data.classes)
 forgot = {t.name: mb.evaluate(t.logits, data.test, prior=uniform, bootstrap=0) for t in trained}
-pd.DataFrame({name: {"with the prior taken out": scores[name][0].balanced_accuracy.value,
-                     "argmax of the logits": f.balanced_accuracy.value} for name, f in forgot.items()}).T.round(3)
+pd.DataFrame({name: {"with the prior taken out": one_run[name].balanced_accuracy.value,
+                     "argmax of the logits": forgot[name].balanced_accuracy.value}
+              for name in forgot}).T.round(3)
 
 # %% [markdown]
 # The weights are the same in both columns. And what if only *one* model forgets it? Predict: which verdicts change when
@@ -275,7 +286,7 @@ pd.DataFrame({name: {"with the prior taken out": scores[name][0].balanced_accura
 
 # %%
 forgets = "softmax"
-unfair = benchmark.compare_all(trained, data, priors={forgets: uniform}, bootstrap=book.profile.bootstrap)
+unfair = benchmark.compare_all(trained, data, priors={forgets: uniform}, bootstrap=draws)
 benchmark.differences_page({"all take it out": comparisons, f"all but {forgets}": unfair})
 
 # %% [markdown]
@@ -356,7 +367,8 @@ on_phantom.verdicts()
 
 # %%
 real = benchmark.real_records(book.device)
-mb.results.record("real", benchmark.beside_phantom(real, scores), to=book.results, data="brain-tumor-mri")
+alike = benchmark.beside_phantom(real, scores)
+mb.results.record("real", alike, to=book.results, data="brain-tumor-mri")
 benchmark.recorded_scores(real)
 
 # %% [markdown]
@@ -464,9 +476,10 @@ over_seeds("imbalance", book.device).choices()
 # (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones: too few to come to rest.
 
 # %%
-large = {label: over_seeds(name, book.device) for label, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
-pd.DataFrame({label: found.page()["the recipe's rate"] if len(found.rows) else pd.Series({"any model": found.left})
-              for label, found in large.items()})
+large = {label: over_seeds(name, book.device)
+         for label, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
+pd.DataFrame({label: found.page()["the recipe's rate"] if len(found.rows)
+              else pd.Series({"any model": found.left}) for label, found in large.items()})
 
 # %% [markdown]
 # One seed each cannot rank them. Where the table has numbers, it shows how far the large models come by the same recipe.
