@@ -137,8 +137,10 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
     counts = {split: {key: int(((table["split"] == split) & (table["label"] == key)).sum()) for key in found.classes}
               for split in readers.SPLITS}
     said = [str(fault) for fault in readers.faults(found, source)]
-    if len(lost) > (allowed := DataConfig().max_damaged) * len(table):
-        said.append(f"{len(lost)} of {len(table)} images cannot be used, and max_damaged allows {allowed:.2%}")
+    try:
+        decoding.refuse_too_many(lost, len(table), DataConfig().max_damaged)
+    except ValueError as error:
+        said.append(str(error))
     twice = len(copies["exact"][PLACES[1]])
     caveats = found.caveats + ((f"{twice} images have an exact copy in another split",) if twice else ())
     return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), caveats, found.notes,

@@ -1,6 +1,7 @@
 """Killed at any moment, a training ends as one that was not; a checkpoint is whole, old or new; no pickle is read."""
 
 import ast
+import contextlib
 import errno
 import os
 import pickle
@@ -33,20 +34,26 @@ def whole(tmp_path_factory):
     return training.fit(model(), survival.patterns(), TINY, cache=tmp_path_factory.mktemp("whole"), progress=False)
 
 
+@contextlib.contextmanager
+def interrupted(monkeypatch, method, at):
+    """Ctrl+C as soon as the loop calls a method with this number; it has to come to that."""
+    whole_method = getattr(loop.Loop, method)
+
+    def stops(self, number, *rest):
+        if number == at:
+            raise KeyboardInterrupt
+        return whole_method(self, number, *rest)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Loop, method, stops)
+        yield
+
+
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """A run that was interrupted at step 13, with a state behind every step; gives its folder."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    step = loop.Loop._step
-
-    def stops(self, number, *rest):
-        if number == 13:
-            raise KeyboardInterrupt
-        return step(self, number, *rest)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_step", stops)
-        with pytest.raises(KeyboardInterrupt):
-            training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
+    with interrupted(monkeypatch, "_step", 13):
+        training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
     return next(tmp_path.glob("runs/*/"))
 
 
@@ -183,16 +190,8 @@ def test_a_finished_run_that_cannot_be_written_raises_and_ends_the_same_later(st
 def test_what_happened_before_a_kill_is_still_told(stopped, monkeypatch, capsys):
     """A damaged state is noted; the run is interrupted once more, and its notes are in the end."""
     (stopped / "state-13.safetensors").write_bytes(b"damaged")
-    validate = loop.Loop._validate
-
-    def stops(self, number, *rest):
-        if number == 3:
-            raise KeyboardInterrupt
-        return validate(self, number, *rest)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_validate", stops)
-        with pytest.raises(KeyboardInterrupt):
-            go_on(stopped)
+    with interrupted(monkeypatch, "_validate", 3):
+        go_on(stopped)
     noted = "the state of step 13 is damaged and was passed over"
     assert go_on(stopped).notes == (noted,) and go_on(stopped).loaded and go_on(stopped).notes == (noted,)
 
