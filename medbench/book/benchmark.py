@@ -11,12 +11,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .. import config, grid, metrics, places, results
+from .. import config, grid, metrics, places, planned, results
 from ..checks import one_of
 from ..experiment import Experiment
 from ..models import build_model
 from ..training import Run, fit, predict
-from .tables import in_words, of_one_device, with_interval
+from .tables import ABSENT, finding, in_words, of_one_device, with_interval
 
 REAL, PUBLISHED = "10_real", "10_medmnist"                     # where the records of real images are kept
 LARGEST = "always the largest class"
@@ -109,14 +109,13 @@ def lead(behind) -> dict:
     """
     first, score = behind[0].second, behind[0].quantity.replace("_", " ")
     corrected = metrics.holm([c.p for c in behind])
-    level = [c.first for c, p in zip(behind, corrected) if p >= 0.05]
+    level = [c.first for c, p in zip(behind, corrected) if p >= planned.ALPHA]
     nearest = max(behind, key=lambda c: c.difference)
     text = f"{first} has the highest {score} of these runs"
     text = f"No winner: {text}, but {', '.join(level)} cannot be told from it" if level else \
         f"{text} and lies above every other model, after Holm's correction for {len(behind)} comparisons"
-    return {"quantity": "conclusion", "value": None, "unit": "1",
-            "text": f"{text}. The nearest is {nearest.first}, {-100 * nearest.difference:.1f} percentage points behind "
-                    f"(95 % interval {-100 * nearest.high:.1f} to {-100 * nearest.low:.1f})."}
+    return finding(f"{text}. The nearest is {nearest.first}, {-100 * nearest.difference:.1f} percentage points behind "
+                   f"(95 % interval {-100 * nearest.high:.1f} to {-100 * nearest.low:.1f}).")
 
 
 def worth(gains) -> dict:
@@ -126,8 +125,7 @@ def worth(gains) -> dict:
     """
     said = in_words({c.first: c.verdict for c in gains if c.first in config.MECHANISMS},
                     {"better": "scored above it", "undecided": "could not be told from it", "worse": "scored below it"})
-    return {"quantity": "conclusion", "value": None, "unit": "1",
-            "text": f"Against the control without mixing, in these runs: {said}."}
+    return finding(f"Against the control without mixing, in these runs: {said}.")
 
 
 def beside_phantom(real, scores) -> list[dict]:
@@ -152,7 +150,7 @@ def beside_phantom(real, scores) -> list[dict]:
     text = (f"{'; '.join(parts)}. The rank correlation of the two orders is {alike:.2f}. {overlap}; that of "
             f"{config.CONTROL} {mixing} {there[0]}.")
     return [{"quantity": "rank_correlation", "value": float(alike), "unit": "1", "n": len(there)},
-            {"quantity": "conclusion", "value": None, "unit": "1", "text": text}]
+            finding(text)]
 
 
 def differences(comparisons):
@@ -190,7 +188,7 @@ def differences_page(comparisons: dict[str, list]):
     import pandas as pd
     columns = {called: {c.first: f"{with_interval(100 * c.difference, 100 * c.low, 100 * c.high, 1)} {c.verdict}"
                         for c in found} for called, found in comparisons.items()}
-    table = pd.DataFrame(columns).fillna("-")
+    table = pd.DataFrame(columns).fillna(ABSENT)
     return table.reindex([name for name in config.ALL_MODELS if name in table.index])
 
 
@@ -253,7 +251,7 @@ def recorded_scores(table, quantities=("balanced_accuracy", "macro_auroc", "top1
     found = pd.DataFrame(rows).T
     found = found.sort_values(found.columns[0], ascending=False)
     found.loc[LARGEST, "top1"] = f"{_always_the_largest(table):.3f}"
-    return found.fillna("-")
+    return found.fillna(ABSENT)
 
 
 def _always_the_largest(table) -> float:

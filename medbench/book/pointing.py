@@ -12,7 +12,7 @@ from ..models import build_model
 from ..training import fit
 from ..viewing import bootstrap_means, mean_interval
 from .mechanism import experiment
-from .tables import in_words, with_interval
+from .tables import finding, in_words, with_interval
 
 CHEAP = ("gradient",)                                  # methods that explain many images in seconds
 METHODS = ("gradient", "smooth_grad", "integrated_gradients", "occlusion")
@@ -121,7 +121,7 @@ def conclusion(rows: list[dict]) -> dict:
                     {"worse": "below it", "better": "above it", "undecided": "not told from it"})
     text = (f"By the mass of gradient maps inside the lesion, against softmax attention, in these runs: {said}. "
             f"Of {len(rows)} comparisons, one whose interval ends near zero can be chance.")
-    return {"quantity": "conclusion", "value": None, "unit": "1", "text": text}
+    return finding(text)
 
 
 def by_method(found: dict, quantity: str = "mass") -> dict:
@@ -136,7 +136,7 @@ def by_method(found: dict, quantity: str = "mass") -> dict:
     said = "; ".join(f"{model} by {', '.join(methods)}" for model, methods in best.items())
     text = f"By each of these methods {said.split(' by ')[0]} has the most {quantity} inside the lesion." \
         if len(best) == 1 else f"Which model has the most {quantity} inside the lesion depends on the method: {said}."
-    return {"quantity": "conclusion", "suffix": "methods", "value": None, "unit": "1", "text": text}
+    return finding(text, suffix="methods")
 
 
 def twin_agreement(maps: saliency.Maps, split, positions, config_data) -> list[dict]:

@@ -53,13 +53,23 @@ class Seeds:
 
     def runs(self, recipe: str, name: str, quantity: str = SCORE) -> pd.DataFrame:
         """The records of a model's runs, one a seed."""
-        own = self.rows["name"] == f"{self.campaign.data}.{recipe}.{name}.{quantity}"
+        own = self.rows["name"] == self._called(recipe, name, quantity)
         return self.rows[own & self.rows.seed.notna()]
+
+    def _called(self, recipe: str, name: str, quantity: str = SCORE) -> str:
+        """The name of such records."""
+        return f"{self.campaign.data}.{recipe}.{name}.{quantity}"
 
     def common(self, recipe: str = SAME) -> list[int]:
         """The seeds with which all models were trained."""
-        found = [set(self.runs(recipe, name).seed.astype(int)) for name in self.campaign.models]
+        found = [self._trained_with.get(self._called(recipe, name), set()) for name in self.campaign.models]
         return sorted(set.intersection(*found))
+
+    @functools.cached_property
+    def _trained_with(self) -> dict[str, set[int]]:
+        """The seeds of each record that is of a run, by its name."""
+        runs = self.rows[self.rows.seed.notna()]
+        return {name: set(seeds.astype(int)) for name, seeds in runs.groupby("name").seed}
 
     def state(self, recipe: str = SAME) -> str:
         """What to say where a number is missing: how many seeds are there, or the command that nobody has run."""

@@ -11,7 +11,7 @@ import fnmatch
 from .. import crossing, latency, layers, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
-from .tables import ABSENT, SHORT, with_interval
+from .tables import ABSENT, SHORT, finding, with_interval
 
 SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a ratio, in a cell
 OTHER = "*"                                                  # of a peer that computes another function
@@ -103,7 +103,7 @@ def said(file: ResultFile, *quantities: str, **context) -> dict:
     """
     texts = [record.text for record in file.records if record.quantity in quantities and record.text
              and context.items() <= record.context.items()]
-    return {"quantity": "conclusion", "value": None, "unit": "1", "text": f"On {file.device}: {' '.join(texts)}"}
+    return finding(f"On {file.device}: {' '.join(texts)}")
 
 
 def selftest_page(file: ResultFile):

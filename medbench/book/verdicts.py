@@ -13,7 +13,7 @@ from ..config import MECHANISMS
 from .campaigns import CAMPAIGNS
 from .mechanism import recorded
 from .seeds import READ, Seeds
-from .tables import in_words, with_interval
+from .tables import ABSENT, finding, in_words, with_interval
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def sentence(found: Evidence, model: str) -> dict:
     small, large = _costs(found, model, "trained", "trained"), _costs(found, model, "cost", "latency")
     text = (f"{model} {scored} ({accuracy.value:+.1f} percentage points, interval {accuracy.low:+.1f} to "
             f"{accuracy.high:+.1f}). The model that was scored {small}; the large one {large}.")
-    return {"quantity": model, "value": None, "unit": "1", "model": model, "text": text}
+    return finding(text, model, model=model)
 
 
 def _costs(found: Evidence, model: str, cost: str, latency: str) -> str:
@@ -98,8 +98,7 @@ def leader(found: Evidence) -> dict:
     """Whether one model lies above all others in balanced accuracy, as chapter 10 found; otherwise there is no winner.
     """
     text = found.need("lead.all.conclusion").text
-    return {"quantity": "winner", "value": None, "unit": "1",
-            "text": f"{text} These are single runs: they say nothing about another seed."}
+    return finding(f"{text} These are single runs: they say nothing about another seed.", "winner")
 
 
 def over_seeds(found: Evidence) -> list[dict]:
@@ -114,7 +113,7 @@ def over_seeds(found: Evidence) -> list[dict]:
         verdicts = {model: record.verdict for model, record in records.items() if record is not None}
         text = f"{called}, over {seeds} seeds: {in_words(verdicts, words)}." if verdicts else \
             f"{called}: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()} so far."
-        rows.append({"quantity": "over_seeds", "suffix": campaign.data, "value": None, "unit": "1", "text": text})
+        rows.append(finding(text, "over_seeds", suffix=campaign.data))
     return rows
 
 
@@ -142,7 +141,7 @@ def claims(found: Evidence) -> list[dict]:
         "interpretability": " ".join(found.need(name).text
                                      for name in ("saliency.conclusion", "saliency.conclusion.methods")),
     }
-    return [{"quantity": key, "value": None, "unit": "1", "text": text} for key, text in rows.items()]
+    return [finding(text, key) for key, text in rows.items()]
 
 
 def _scored(accuracy: dict) -> str:
@@ -212,7 +211,7 @@ def summary(found: Evidence):
 
 
 def _span(record, digits: int) -> str:
-    return "-" if record is None else with_interval(record.value, record.low, record.high, digits)
+    return ABSENT if record is None else with_interval(record.value, record.low, record.high, digits)
 
 
 def on_the_line(found: Evidence) -> dict:
@@ -223,9 +222,8 @@ def on_the_line(found: Evidence) -> dict:
         if row.balanced_accuracy > best:
             best, front = row.balanced_accuracy, [*front, row]
     said = ", ".join(f"{row.model} ({row.balanced_accuracy:.3f} in {row.latency_ms:.1f} ms)" for row in front)
-    return {"quantity": "choice", "value": None, "unit": "1",
-            "text": f"On {found.device}, of the models that were scored, in eager float32 and by medians alone, no "
-                    f"other is both quicker and higher than: {said}."}
+    return finding(f"On {found.device}, of the models that were scored, in eager float32 and by medians alone, no "
+                   f"other is both quicker and higher than: {said}.", "choice")
 
 
 def pareto_table(found: Evidence):
