@@ -6,17 +6,20 @@ pickles.
     run.json                       what was trained, the history, `finished`; written last
     model.safetensors              the chosen weights
     state-<step>.safetensors       while training: everything that the next step depends on
-    state-<step>.json              how far, and the hash of these tensors; written after them
+    state-<step>.json              how far, the hash of these tensors and its own; written after them
 
-Every file is written beside its place and moved there in one step. A state counts when its JSON is there and its
-tensors have the hash that stands in it, and the last two states are kept. So at any moment, whatever is killed or runs
+Every file is written beside its place and moved there in one step. A state counts when its JSON is there and both
+have the hashes that stand in it, and the last two states are kept. So at any moment, whatever is killed or runs
 full, there is a complete one, and one that was damaged later has another before it. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import re
+import time
 from pathlib import Path
 
 import torch
@@ -26,6 +29,7 @@ from torch.optim import Optimizer
 from .files import read_json, sha256, write_bytes, write_json
 
 KEPT = 2                                                     # states of an unfinished run
+HALF_WRITTEN = (".state-*", ".model.*", ".run.*")            # left where a process was killed
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 
 
@@ -75,14 +79,16 @@ def save_state(folder: Path, model: nn.Module, optimiser: Optimizer, best: dict[
     state |= {f"random.{name}": t for name, t in random_states().items()}
     file = folder / f"state-{info['step']}.safetensors"
     try:
-        noted = write_tensors(file, state)
-        write_json(file.with_suffix(".json"), info | {"sha256": noted})
+        noted = info | {"sha256": write_tensors(file, state)}
+        write_json(file.with_suffix(".json"), noted | {"own": _hash(noted)})
     except OSError as error:
         kept = [_step(path) for path in _states(folder)]
         raise OSError(error.errno, f"the state of step {info['step']} could not be written to {str(folder)!r} "
                       f"({error.strerror or error}); make room or give permission and start again: "
                       + (f"it goes on from step {kept[0]}" if kept else "it begins anew")) from error
-    for old in _states(folder)[KEPT:]:
+    found = _states(folder)
+    beyond = [path for path in found if _step(path) > info["step"]]       # damaged, or the run would be there
+    for old in beyond + [path for path in found if path not in beyond][KEPT:]:
         _forget(old)
 
 
@@ -94,15 +100,32 @@ def load_state(folder: Path, model: nn.Module,
         there is no whole one.
     """
     said = []
-    for left in folder.glob(".state-*"):                                  # half written when a process was killed
+    for left in (path for pattern in HALF_WRITTEN for path in folder.glob(pattern)):
         left.unlink(missing_ok=True)
     for file in _states(folder):
-        info = read_json(file)
-        tensors = info and read_tensors(file.with_suffix(".safetensors"), info["sha256"])
+        info, tensors = _state(file)
         if tensors:
             return info, _put_back(tensors, model, optimiser), said
         said.append(f"the state of step {_step(file)} is damaged and was passed over")
     return None, {}, said
+
+
+def _state(file: Path) -> tuple[dict | None, dict[str, Tensor] | None]:
+    """What a state's JSON says and its tensors; `None` of what is damaged, or lies on a part of the disk that is."""
+    try:
+        info = read_json(file)
+        if not isinstance(info, dict) or info.pop("own", None) != _hash(info) or info["step"] != _step(file):
+            return None, None
+        return info, read_tensors(file.with_suffix(".safetensors"), info["sha256"])
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None, None
+
+
+def _hash(info: dict) -> str:
+    """Of what a JSON file says."""
+    return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
 
 
 def last_step(folder: Path) -> int:
@@ -123,6 +146,10 @@ def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimiser: Optimizer
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for parameter, values in optimiser.state.items():        # a fused step takes both in the order of memory
+        for name, tensor in values.items():
+            if tensor.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(tensor)
     set_random_states(parts["random"])
     return parts["best"]
 
@@ -178,13 +205,20 @@ def save_run(folder: Path, weights: dict[str, Tensor], info: dict) -> None:
         left.unlink(missing_ok=True)
 
 
-def load_run(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
-    """What a finished run is and its weights; `None` where the folder holds none, or one whose files do not fit."""
-    info = read_json(folder / "run.json")
-    if not info or not info.get("finished"):
-        return None
-    weights = read_tensors(folder / "model.safetensors", info["sha256"])
-    return (info, weights) if weights else None
+def load_run(folder: Path, patience: float = 0.0) -> tuple[dict, dict[str, Tensor]] | None:
+    """What a finished run is and its weights; `None` where the folder holds none, or one whose files do not fit.
+
+    Args: `patience`: seconds to look again, where another machine may just have finished it.
+    """
+    until = time.monotonic() + patience
+    while True:
+        info = read_json(folder / "run.json")
+        weights = read_tensors(folder / "model.safetensors", info["sha256"]) if info and info.get("finished") else None
+        if weights:
+            return info, weights
+        if time.monotonic() >= until:
+            return None
+        time.sleep(min(2.0, patience))
 
 
 def chosen_epoch(info: dict) -> dict:

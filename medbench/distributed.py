@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainingConfig
-from .files import lock
+from .files import SEEN_LATE, lock
 
 
 # --------------------------------------------------------------------------------------------- one process
@@ -26,6 +27,7 @@ class World:
     """One process, which does everything itself."""
 
     rank, size = 0, 1
+    patience = 0.0                 # seconds until files that the first process wrote are seen
 
     def __init__(self, config: TrainingConfig):
         self.device = torch.device(config.device)
@@ -50,6 +52,12 @@ class World:
 
     def wait(self) -> None:
         """Go on when all processes have come here."""
+
+    def agree(self, what: str, value) -> None:
+        """Go on when all processes have come here with the same value.
+
+        Raises: RuntimeError: they have not, so that they would train different things.
+        """
 
     def share(self, batch: np.ndarray) -> np.ndarray:
         """This process' part of a batch's positions: contiguous, nearly equal, perhaps empty."""
@@ -76,6 +84,8 @@ class World:
 # --------------------------------------------------------------------------------------------- several
 class Group(World):
     """One of several processes."""
+
+    patience = SEEN_LATE
 
     def __init__(self, config: TrainingConfig):
         try:
@@ -110,6 +120,15 @@ class Group(World):
     def wait(self) -> None:
         """Go on when all processes have come here."""
         self.accelerator.wait_for_everyone()
+
+    def agree(self, what: str, value) -> None:
+        """Go on when all processes have come here with the same value; see `World`."""
+        mine = torch.tensor([zlib.crc32(str(value).encode())], device=self.device)
+        found = self.accelerator.gather(mine).tolist()
+        if other := [rank for rank, said in enumerate(found) if said != found[0]]:
+            raise RuntimeError(f"processes {', '.join(map(str, other))} have another {what} than process 0 (this one, "
+                               f"{self.rank}: {value}); is MEDBENCH_CACHE one folder that every node sees, and are "
+                               f"threads and precision named where nodes differ?")
 
     def apart(self, wrapped: nn.Module, last: bool):
         """The context of a part of a step; see `World`."""

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+SEEN_LATE = 90.0               # seconds until a folder that machines share, such as NFS, shows what another one wrote
+
 
 def cache_dir(cache: str | os.PathLike | None = None) -> Path:
     """Where images and trained runs are kept: `cache`, else `MEDBENCH_CACHE`, else the user's cache folder."""

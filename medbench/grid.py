@@ -23,6 +23,7 @@ from .board import Board
 from .data import Data, load_data
 from .experiment import Experiment
 from .files import read_json, write_json
+from .loop import IMAGES
 from .models import build_model
 
 TRIES = 3                              # how often a run may fail before it is given up
@@ -120,7 +121,7 @@ def train(experiments: list[Experiment], place: places.Place | None = None, *, l
                 running += 1
             for job, answer in place.ended(POLL):
                 running -= 1
-                if _settle(job, answer, tries):
+                if _settle(job, answer, tries, place.patience):
                     waiting.append(job)
                 elif each:
                     each(job)
@@ -149,16 +150,16 @@ def _lacks(job: Job, logits: bool) -> bool:
     return logits and job.state == "loaded" and job.logits is None
 
 
-def _settle(job: Job, answer: places.Answer, tries: int) -> bool:
+def _settle(job: Job, answer: places.Answer, tries: int, patience: float = 0.0) -> bool:
     """Note how a start of a job ended; whether it has to be started again."""
-    if answer.reason is None and not checkpoint.load_run(job.folder):
+    if answer.reason is None and not checkpoint.load_run(job.folder, patience):
         answer = places.Answer(f"it ended, but {str(job.folder)!r} holds no finished run; is MEDBENCH_CACHE one folder "
                                f"that every node sees?", final=True)
     if answer.reason is None:
         job.logits = answer.logits
         job.state = "loaded" if job.state == "loaded" else "finished"
         return False
-    gained = checkpoint.last_step(job.folder) > job.reached
+    gained = checkpoint.last_step(job.folder) != job.reached      # less than before: what was there was damaged
     job.state = "waiting"
     if not (answer.killed and gained):
         job.failures.append(answer.reason)
@@ -182,7 +183,7 @@ def answers(run: training.Run, data: Data) -> np.ndarray:
     found = known(run.directory, run.digests)
     if found is None:
         with recipe.threads(run.training.threads):
-            found = training.predict(run.model, data.test)
+            found = training.predict(run.model, data.test, batch_size=min(IMAGES, run.micro_batch or IMAGES))
         noted = checkpoint.write_tensors(run.directory / LOGITS, {"logits": torch.from_numpy(found)})
         write_json((run.directory / LOGITS).with_suffix(".json"), {"sha256": noted, "weights": run.digests})
     return found

@@ -60,7 +60,7 @@ class Loop:
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         prior = recipe.prior_behind(self.config, self.data.prior)
         restored = self._restore()
-        self.world.wait()                                    # reading a state clears away what was half written
+        self.world.agree("step", self.info["step"])          # and wait: reading clears away what was half written
         if not restored:
             recipe.start_at_prior(self.model, prior)
             self._save(0.0)                                  # says before the work whether the folder can be written
@@ -103,18 +103,19 @@ class Loop:
             batch = batches.of(step)
             loss = self._step(step, batch, images)
             total += loss * len(batch)
-            self._look(loss, epoch, step, batch, images)
+            if step + 1 == end or step % self.every == 0:
+                self._look(loss, total, epoch, step, batch, images)
             self.info["order"] = hashlib.sha256(self.info["order"].encode() + batch.tobytes()).hexdigest()
             self.info["step"] = step + 1
             self.bar.update(len(batch))
-            if step + 1 < end and time.perf_counter() - self.saved > CHECKPOINT_SECONDS:
+            if step + 1 < end and time.perf_counter() - self.saved > CHECKPOINT_SECONDS and torch.isfinite(total):
                 self._save(total.item())                     # not behind the last step: its validation belongs to it
         self._validate(epoch, total.item() / len(order), prior)
         self._save(0.0)
 
     def _step(self, step: int, batch: np.ndarray, images: torch.Tensor) -> torch.Tensor:
         """One batch: forward, backward, clip, update; in parts where memory is short. Returns its loss."""
-        torch.manual_seed(self.config.seed * 1_000_003 + step)                      # dropout and drop path
+        torch.manual_seed(self.config.seed * 1_000_003 + step + 2**40 * self.world.rank)  # dropout and drop path
         rate = recipe.learning_rate(step, self.steps, self.config)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -132,9 +133,7 @@ class Loop:
                 loss = self._loss(part, seen) / total
                 (loss * self.world.size if self.world.size > 1 else loss).backward()   # gradients are averaged
             found += loss.detach()
-        norm = found
-        if self.config.clip_grad:
-            norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad or float("inf"))
         found = self.world.total(torch.where(torch.isfinite(norm), found, norm.double()))
         if self.every > 1 or torch.isfinite(found):          # else the weights are left as what broke them found them
             self.optimiser.step()
@@ -157,7 +156,7 @@ class Loop:
                 or any(text in str(error).lower() for text in NO_MEMORY)):
             raise error
         share = -(-self.config.batch_size // self.world.size)
-        now = self.info["micro_batch"] or share
+        now = min(self.info["micro_batch"] or share, share)
         if self.world.size > 1 or now == 1:
             raise RuntimeError(f"memory ran out with {now} images at once in each of {self.world.size} processes; set "
                                f"micro_batch to less, or use a smaller model or image") from error
@@ -169,13 +168,13 @@ class Loop:
         self.info["micro_batch"] = -(-now // 2)
         self.notes.append(f"memory ran out at step {step + 1} with {now} images at once; went on with "
                           f"{self.info['micro_batch']} at once, of the same batch")
+        self._save(self.info["loss_sum"])                    # a run that is killed now goes on with as few
 
-    def _look(self, loss: torch.Tensor, epoch: int, step: int, batch: np.ndarray, images: torch.Tensor) -> None:
-        """Show the loss; where it is no number, find the first such step, and stop with what tells why."""
-        last = step + 1 == (epoch + 1) * self.per_epoch
-        if step % self.every and not last:
-            return
-        if torch.isfinite(loss):
+    def _look(self, loss: torch.Tensor, total: torch.Tensor, epoch: int, step: int, batch: np.ndarray,
+              images: torch.Tensor) -> None:
+        """Show the loss; where the epoch's `total` is no number, find the first such step, and stop with what tells
+        why."""
+        if torch.isfinite(total):
             self.bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             return
         if self.every > 1:                                   # it may have been any of the last steps
@@ -189,12 +188,14 @@ class Loop:
         reason = (f"training {self.name} stopped in epoch {epoch + 1}, step {step + 1}: the loss or its gradient "
                   f"became NaN or infinite. Use a lower lr (now {self.config.lr:g}), a longer warmup or "
                   f"precision='float32'")
+        self.world.unwrap(self.model)                        # the first process looks for the layer alone
         if self.world.main:
             about = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "learning_rate": rate,
-                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist(),
-                     **where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)}
-            write_json(self.folder / "failure.json", about)
+                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist()}
             write_json(self.folder / "run.json", {"finished": False, "reason": reason})
+            about |= where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)
+            write_json(self.folder / "failure.json", about)
+        self.world.wait()                                    # where one process ends, torchrun ends the others
         raise FloatingPointError(f"{reason}; {str(self.folder / 'failure.json')!r} has the batch and the first layer "
                                  f"that broke")
 

@@ -23,6 +23,8 @@ from .checks import one_of
 from .scoring import BINS, OVERALL, PER_CLASS, Task
 
 CHUNK = 100                                                            # resamples held in memory at once
+FLOOR, FLOOR_DRAWS = "calibration_floor", 200                          # what a calibrated model would score, by chance
+UNSPREAD = ("calibration_error",)                                      # whose resamples lie above it: no interval
 
 
 # --------------------------------------------------------------------------------------------- what is returned
@@ -39,7 +41,7 @@ class Score:
     def __str__(self) -> str:
         if math.isnan(self.value):
             return f"undefined ({self.reason})"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
 
     def row(self, quantity: str, **more) -> dict:
         """One record: NaN becomes `None` with its reason."""
@@ -53,6 +55,8 @@ class Score:
 class Scores:
     """Everything that `evaluate` finds: `overall[name]` (also `scores.name`), `per_class[key][name]`, `confusion`.
 
+    `calibration_floor` is what a calibrated model would have for an error on these images, the mean of 200 draws with
+    the middle 95 % of them: an error among them cannot be told from none.
     `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which
     go into every record.
     """
@@ -66,8 +70,8 @@ class Scores:
     def __getattr__(self, name: str) -> Score:
         if not name.startswith("__") and name in self.overall:
             return self.overall[name]
-        raise AttributeError(f"there is no score {name!r}; there are: {', '.join(OVERALL)}, and per_class with "
-                             f"{', '.join(PER_CLASS)}")
+        raise AttributeError(f"there is no score {name!r}; there are: {', '.join((*OVERALL, FLOOR))}, and per_class "
+                             f"with {', '.join(PER_CLASS)}")
 
     @property
     def support(self) -> dict[str, int]:
@@ -103,23 +107,33 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
     Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`, and perhaps `groups` and
         `caveats`; `prior` (k,): class frequencies behind the logits (default: the split's, those of training);
         `bootstrap`: resamples, 0 for no intervals.
-    Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class.
+    Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class. The calibration
+        error has no interval: it adds up absolute values, so a resample's noise only ever lifts it.
     Raises: ValueError for logits of another shape, or logits that are not finite.
     """
     task = Task(logits, split, prior)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
     draws = resamples(task.labels, bootstrap, seed, getattr(split, "groups", None))
     spread = _gather(task.statistics(counts) for counts in draws)
-    low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
-                 for share in (2.5, 97.5))
+    low, high = ({name: _percentile(None if name in UNSPREAD else spread.get(name), share, value)
+                  for name, value in point.items()} for share in (2.5, 97.5))
     support = np.bincount(task.labels, minlength=task.k)
     overall = {name: Score(float(point[name]), float(low[name]), float(high[name]), task.n, task.why(name, point[name]))
                for name in OVERALL}
+    overall[FLOOR] = _floor(task, seed, bootstrap > 0)
     per_class = {key: {name: Score(float(point[name][c]), float(low[name][c]), float(high[name][c]), int(support[c]),
                                    task.why(name, point[name][c], key)) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
     confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
     return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())))
+
+
+def _floor(task: Task, seed: int, interval: bool) -> Score:
+    """The calibration error that chance alone gives."""
+    drawn = task.calibration_floor(FLOOR_DRAWS, seed)
+    low, high = np.percentile(drawn, (2.5, 97.5)) if interval else (math.nan, math.nan)
+    value = float(drawn.mean())
+    return Score(value, float(low), float(high), task.n, task.why(FLOOR, value))
 
 
 def _gather(parts) -> dict[str, np.ndarray]:
@@ -289,9 +303,12 @@ def refuse_undefined(quantity: str, tasks) -> None:
 
 
 def far_side(drawn: np.ndarray) -> np.ndarray:
-    """Two-sided p that a difference is 0, from its resampled values (R, ...): twice the share on the far side of 0."""
+    """Two-sided p that a difference is 0, from its resampled values (R, ...): twice the share on the far side of 0.
+
+    Resamples without a value, since a class has no image in them, are left out.
+    """
     below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
-    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / (len(drawn) + 1))
+    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / ((~np.isnan(drawn)).sum(0) + 1))
 
 
 def sign_flip(differences) -> float:

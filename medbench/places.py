@@ -22,7 +22,7 @@ import numpy as np
 from . import machine, recipe
 from .config import TrainingConfig
 from .experiment import Experiment
-from .files import environment
+from .files import SEEN_LATE, environment
 
 WORK = ("medbench.grid", "work")                             # what is done at a place
 FINAL = (FloatingPointError, ValueError, TypeError, LookupError)       # the same each time
@@ -31,6 +31,7 @@ KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
     hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
 NO_ROOM = 120.0                                              # seconds for a first answer of the cluster
 PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # variables that tasks on other nodes get
+DEFINITE = ("device", "threads", "precision")                # what `recipe.resolve` makes definite
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Place:
     """Where trainings run. Leaving its `with` block ends what still runs there."""
 
     room = 1                                                 # how many may be started at a time
+    patience = 0.0                                           # seconds until files written there are seen here
 
     def __enter__(self):
         return self
@@ -144,11 +146,13 @@ def _end_with(parent: int) -> None:
 
 # --------------------------------------------------------------------------------------------- Ray
 class OnRay(Place):
-    """Tasks of the Ray cluster at `RAY_ADDRESS`: `threads` processors each, and a GPU for `cuda`.
+    """Tasks of the Ray cluster at `RAY_ADDRESS`: `threads` processors each, or for `cuda` one and a GPU.
 
     Every node has to have medbench, and to see `MEDBENCH_CACHE` and the data under the same paths. Ray's own retries
     are off: `grid` counts them.
     """
+
+    patience = SEEN_LATE
 
     def __init__(self, config: TrainingConfig, address: str | None = None):
         address = address or os.environ.get("RAY_ADDRESS")
@@ -166,7 +170,6 @@ class OnRay(Place):
         self.ray, self.address = ray, address
         self.refs: dict = {}
         self.resolved: dict[TrainingConfig, TrainingConfig] = {}
-
         self._connect()
         self.gpu = config.device.startswith("cuda")
         self.room = 10**6                                    # Ray itself lets wait what finds no free node
@@ -185,23 +188,38 @@ class OnRay(Place):
         self.ray.shutdown()                                  # our own connection; the cluster stays
 
     def resolve(self, config: TrainingConfig) -> TrainingConfig:
-        """As a node of the cluster resolves it, not this machine."""
-        if config not in self.resolved:
+        """As a node of the cluster resolves it, not this machine; one node's answer for all trainings that ask alike.
+        """
+        asked = TrainingConfig(**{name: getattr(config, name) for name in DEFINITE})
+        if asked not in self.resolved:
             try:
-                task = self._task(recipe.resolve, config).remote(config)
-                self.resolved[config] = self.ray.get(task, timeout=NO_ROOM)
+                task = self._task(recipe.resolve, asked).remote(asked)
+                self.resolved[asked] = self.ray.get(task, timeout=NO_ROOM)
             except self.ray.exceptions.GetTimeoutError as error:
                 raise RuntimeError(f"no node of the cluster took a task within {NO_ROOM:.0f} s; each training needs "
-                                   f"{config.threads or 1} free processors{' and a GPU' if self.gpu else ''}: "
+                                   f"{self._cpus(asked)} free processors{' and a GPU' if self.gpu else ''}: "
                                    f"`ray status` lists what the nodes have") from error
-        return self.resolved[config]
+            self._refuse_too_large(self.resolved[asked])
+        return config.replace(**{name: getattr(self.resolved[asked], name) for name in DEFINITE})
+
+    def _refuse_too_large(self, config: TrainingConfig) -> None:
+        """Raises RuntimeError where no node could ever take such a training: Ray would let it wait for ever."""
+        wanted = self._cpus(config)
+        most = max((node["Resources"].get("CPU", 0) for node in self.ray.nodes() if node["Alive"]), default=0)
+        if most < wanted:
+            raise RuntimeError(f"each training needs {wanted} processors, and the largest node offers {most:g}; say "
+                               f"--set threads={max(1, int(most))}, or start the nodes with more --num-cpus")
+
+    def _cpus(self, config: TrainingConfig) -> int:
+        """Processors that a training takes: on a GPU one, which feeds it."""
+        return 1 if self.gpu else config.threads or 1
 
     def _task(self, function, config: TrainingConfig):
         """A function as a Ray task in a process of its own, with the processors that a training takes."""
         given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        threads = str(config.threads or 1)
-        given |= {"GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": threads, "RAY_USAGE_STATS_ENABLED": "0"}
-        return self.ray.remote(num_cpus=config.threads or 1, num_gpus=int(self.gpu), max_retries=0, max_calls=1,
+        given |= {"GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": str(config.threads or 1),
+                  "RAY_USAGE_STATS_ENABLED": "0"}
+        return self.ray.remote(num_cpus=self._cpus(config), num_gpus=int(self.gpu), max_retries=0, max_calls=1,
                                runtime_env={"env_vars": given})(function)
 
     def start(self, key: Any, experiment: Experiment, logits: bool) -> None:

@@ -79,7 +79,7 @@ class Planned:
                   "undecided": "cannot be told from"}[self.verdict]
         found = (f"{100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
                  f"{100 * self.high:+.1f}, {len(self.differences)} seeds, {self.n} images")
-        found += ")" if self.groups is None else f" of {self.groups} patients)"
+        found += ")" if self.groups is None else f" in {self.groups} groups)"
         why = {"equivalent": f", within {100 * self.margin:g} points", "undecided": self._why()}.get(self.verdict, "")
         return f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}: {found}{why}."
 
@@ -135,32 +135,40 @@ class Family:
     scores: tuple[Mean, ...] = ()
 
     @cached_property
-    def detectable(self) -> float:
-        r"""The difference in percentage points that would be found four times in five, on average over comparisons.
+    def detectable(self) -> dict[str, float]:
+        r"""Of each comparison, by the first model's name, the difference in percentage points that would be found about
+        four times in five.
 
         The larger of what the images allow, $(z_{1-\alpha/2m} + z_{0.8})\,\sigma$, and what the seeds allow; infinite
         where the seeds are too few for any verdict. $\alpha/m$ is Holm's strictest step.
         """
         alpha = ALPHA / len(self.comparisons)
         from scipy.stats import norm
-        images = (norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.spread[:, 1].mean()
+        images = (norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.spread[:, 1]
         seeds = _detectable_by_seeds(len(self.comparisons[0].differences), alpha)
-        return math.inf if math.isinf(seeds) else 100 * float(max(images, seeds * self.spread[:, 0].mean()))
+        each = images if math.isinf(seeds) else np.maximum(images, seeds * self.spread[:, 0])
+        return {c.first: math.inf if math.isinf(seeds) else 100 * float(found)
+                for c, found in zip(self.comparisons, each)}
 
     @property
     def sentence(self) -> str:
-        """The smallest difference that would be found, in words."""
-        if math.isinf(self.detectable):
+        """The differences that would be found, in words: the smallest and the largest."""
+        least, most = (pick(self.detectable, key=self.detectable.get) for pick in (min, max))
+        if math.isinf(self.detectable[most]):
             return "With so few seeds no difference, however large, could be called one."
-        return (f"A difference of {self.detectable:.1f} percentage points would be found four times in five; smaller "
-                f"ones would often be missed.")
+        found = f"{self.detectable[least]:.1f} percentage points ({least})"
+        found += f" to {self.detectable[most]:.1f} ({most})" if most != least else ""
+        return (f"From {found} on, a difference would be found about four times in five; smaller ones would often be "
+                f"missed.")
 
     def rows(self) -> list[dict]:
-        """The smallest difference that would be found, as a record."""
-        known = math.isfinite(self.detectable)
-        row = {"quantity": "detectable_difference", "value": self.detectable if known else None, "text": self.sentence,
-               "unit": "percentage point", "n": self.comparisons[0].n}
-        return [with_caveats(row if known else row | {"reason": "too few seeds"}, self.comparisons[0].caveats)]
+        """What would be found of each comparison, as records, and the sentence with the largest."""
+        most = max(self.detectable.values())
+        rows = [{"value": value, "suffix": name} for name, value in self.detectable.items()]
+        rows.append({"value": most, "text": self.sentence})
+        of_all = {"quantity": "detectable_difference", "unit": "percentage point", "n": self.comparisons[0].n}
+        few = {"value": None, "reason": "too few seeds"} if math.isinf(most) else {}
+        return [with_caveats(of_all | row | few, self.comparisons[0].caveats) for row in rows]
 
 
 # --------------------------------------------------------------------------------------------- compare
@@ -226,7 +234,7 @@ def _scores(tasks, quantity: str, split, groups, bootstrap: int, seed: int) -> t
 
 
 def balanced(counts: np.ndarray, tasks) -> np.ndarray:
-    """Balanced accuracy of several runs on R resamples (R, n) at once: (R, runs), over the classes that are drawn."""
+    """Balanced accuracy of several runs on R resamples (R, n) at once: (R, runs), NaN where a class is not drawn."""
     labels = tasks[0].labels
     right = np.stack([task.decided == labels for task in tasks], 1).astype(np.float32)  # (n, runs)
     shares = []
@@ -235,7 +243,7 @@ def balanced(counts: np.ndarray, tasks) -> np.ndarray:
         drawn = counts[:, these].sum(1, keepdims=True, dtype=np.float64)
         hits = (counts[:, these] @ right[these]).astype(np.float64)         # whole numbers, so exact in float32
         shares.append(np.divide(hits, drawn, where=drawn > 0, out=np.full(hits.shape, np.nan)))
-    return np.nanmean(shares, axis=0)
+    return np.mean(shares, axis=0)
 
 
 # --------------------------------------------------------------------------------------------- both kinds of noise

@@ -37,9 +37,9 @@ class Task:
         self.reweighted = split.population is not None
         target = split.population if self.reweighted else split.prior
         frequent = balanced + np.log(_frequencies(target, self.k))
-        self.weights = np.ones(self.n)
-        if self.reweighted:
-            self.weights = (np.asarray(target) / np.maximum(present, 1))[self.labels] * self.n
+        restored = np.asarray(target) / np.maximum(present, 1) * self.n
+        self.class_weights = restored if self.reweighted else np.ones(self.k)
+        self.weights = self.class_weights[self.labels]
         self.decided, self.answered = balanced.argmax(1), frequent.argmax(1)
         self.rank = (frequent > np.take_along_axis(frequent, self.labels[:, None], 1)).sum(1)
         self.odds = _log_odds(balanced)
@@ -72,7 +72,7 @@ class Task:
         found["top5"] = weighted @ (self.rank < 5) / total if self.k > 5 else np.full(len(counts), np.nan)
         found["majority_top1"] = weighted @ (self.labels == self.majority) / total
         found["brier"] = weighted @ ((self.probabilities - self.truth) ** 2).sum(1) / total
-        found["calibration_error"] = self._calibration(weighted) / total
+        found["calibration_error"] = self._calibration(weighted, self.labels) / total
         found["mcc"], found["kappa"] = _agreement(self.confusion(self.answered, weighted))
         unknown = PRIOR_DEPENDENT if self.absent and self.reweighted else ()
         return found | dict.fromkeys(unknown, np.full(len(counts), np.nan))
@@ -111,14 +111,30 @@ class Task:
             auprc[:, c] = _ratio((gained * hits / np.maximum(hits + false, 1e-30)).sum(1), hits[:, -1])
         return {"auroc": auroc, "auprc": auprc}
 
-    def _calibration(self, weighted: np.ndarray) -> np.ndarray:
-        """Sum over bins of |probability - frequency| x weight, mean over classes."""
+    def calibration_floor(self, draws: int, seed: int) -> np.ndarray:
+        r"""The calibration error of a model that is calibrated, on as many images (draws,); above 0 by chance.
+
+        The images keep their probabilities and get labels drawn from them, for the class frequencies of this split
+        (Broecker & Smith 2007, Weather and Forecasting 22, 651-661). NaN where the error itself is undefined.
+        """
+        if self.absent and self.reweighted:
+            return np.full(draws, np.nan)
+        rng = np.random.default_rng(seed)
+        here = np.cumsum(self.probabilities / self.class_weights, axis=1)
+        edges = here[:, :-1] / here[:, -1:]
+        labels = (rng.random((draws, self.n, 1)) > edges).sum(2)                             # (draws, n)
+        weighted = self.class_weights[labels]
+        return self._calibration(weighted, labels) / weighted.sum(1)
+
+    def _calibration(self, weighted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Sum over bins of |probability - frequency| x weight, mean over classes; `weighted` (R, n), `labels` (n,) or
+        (R, n)."""
         error = np.zeros(len(weighted))
         for c in range(self.k):
             p = self.probabilities[:, c]
-            bins = np.minimum((p * BINS).astype(int), BINS - 1)
-            gaps = (np.arange(BINS) == bins[:, None]) * (p - self.truth[:, c])[:, None]
-            error += np.abs(weighted @ gaps.astype(weighted.dtype)).sum(1) / self.k
+            bins = np.arange(BINS) == np.minimum((p * BINS).astype(int), BINS - 1)[:, None]
+            gaps = weighted * (p - (labels == c)).astype(weighted.dtype)
+            error += np.abs(gaps @ bins.astype(weighted.dtype)).sum(1) / self.k
         return error
 
 

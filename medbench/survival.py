@@ -146,12 +146,15 @@ def _difference(whole: dict, killed: dict) -> str:
 
 # --------------------------------------------------------------------------------------------- what is killed
 def train(cache: Path, settings: TrainingConfig) -> None:
-    """One training of a tiny pyramid on noise with a pattern, and its scores on the test set."""
+    """One training of a tiny pyramid on noise with a pattern, and its scores on the test set.
+
+    Its weights lie in memory as those of a ResNet do, channels last: the optimiser's state has to lie so again.
+    """
     loop.CHECKPOINT_SECONDS = 0.0
     tqdm.set_lock(threading.RLock())                         # by default a semaphore, which a kill would leave behind
     data = patterns()
     model = build_model("softmax", "smoke", num_classes=3, img_size=32, depths=(1, 1), embed_dims=(8, 16),
-                        num_heads=(1, 2), proj_drop=0.1, drop_path_rate=0.1)
+                        num_heads=(1, 2), proj_drop=0.1, drop_path_rate=0.1).to(memory_format=torch.channels_last)
     run = training.fit(model, data, settings, cache=cache, progress=False)
     with torch.inference_mode():
         logits = training.predict(run.model, data.test)

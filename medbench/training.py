@@ -11,6 +11,7 @@ weights of the best epoch on validation are kept.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
@@ -106,15 +107,30 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     run = Run(model, folder.name, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
               caveats=data.caveats)
     with world.alone_in(folder):
-        done = checkpoint.load_run(folder)
-        run.loaded = done is not None
-        if done is None:
+        run.loaded = checkpoint.load_run(folder) is not None
+        world.agree("run", (folder.name, "finished" if run.loaded else "not finished"))
+        if not run.loaded:
             gpus = [world.device] if world.device.type == "cuda" else []
-            with recipe.threads(config.threads), torch.random.fork_rng(gpus):
+            with recipe.threads(config.threads), torch.random.fork_rng(gpus), _as_given(model, world):
                 Loop(model, data, config, folder, world, workers, progress).train(_about(run))
-    done = checkpoint.load_run(folder)
+    done = checkpoint.load_run(folder, world.patience)
+    if done is None:
+        raise RuntimeError(f"the run that just ended cannot be read from {str(folder)!r}; is MEDBENCH_CACHE one folder "
+                           f"that every node sees, and is its disk whole?")
     model.to(world.device)
     return _filled(run, *done)
+
+
+@contextlib.contextmanager
+def _as_given(model: nn.Module, world: distributed.World):
+    """A training that is broken off leaves the model as it was given: the same call then goes on with the same run."""
+    given = {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+    try:
+        yield
+    except BaseException:
+        world.unwrap(model)
+        model.load_state_dict(given)
+        raise
 
 
 def run_folder(model: nn.Module, data: Data, training: TrainingConfig, cache=None) -> Path:

@@ -4,6 +4,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -314,10 +316,11 @@ on_phantom.page()
 # highest seed. Where seeds are missing the cell says how many are there: then it is the mean of the seeds that all models
 # have, and there is no interval yet.
 #
-# With *its own rate* each model gets the learning rate that suits it: half, once or twice the recipe's, whichever did best on
-# the validation images with the first seed. Every model has the same three tries. "The same recipe" asks how a model does
-# without tuning; "its own rate" asks what it can do with a little care. *x 1*: it kept the recipe's rate, and both columns
-# hold the same runs. Where the column is missing, these runs have not been made yet.
+# With *its own rate* each model gets one learning rate of three: half, once or twice the recipe's, whichever had the highest
+# AUROC on the validation images in one run, with the first seed. Every model has the same three tries. "The same recipe" asks
+# how a model does without tuning; "its own rate" asks what a little tuning brings. It is little: one run on few images
+# chooses, another first seed might choose another rate, and no interval here includes that. *x 1*: it kept the recipe's rate,
+# and both columns hold the same runs. Where the column is missing, these runs have not been made yet.
 #
 # When do we call a difference real? Five other mechanisms and the ResNet against softmax: six questions that were fixed before
 # the training ({term}`planned comparison`). A **p-value** says how often a difference this large would come about if the two
@@ -352,17 +355,20 @@ on_phantom.verdicts()
 # question. With seven it is 2/128, too large where six questions are asked. With eight it is 2/256, and six times that
 # is just below {defined}`5 %`. So where six questions are undecided, the first verdict needs all eight differences of one sign.
 #
-# What is corrected, and what is not: each column, of each data set, is a family of six questions of its own. Softmax against
-# `none`, in the last row, is tested separately and without correction. And the rate was chosen with the first of the eight
-# seeds. The smallest difference that would be found pays for seeds and for six questions, and gains from averaging eight
-# runs; for single runs it was {value}`10_training:compare.all.detectable_difference|.1f`.
+# What is corrected, and what is not: each column, of each data set, is a family of six questions of its own. *Equivalent* is
+# not corrected: each is at {defined}`5 %` alone. Softmax against `none`, in the last row, is tested separately and without
+# correction. And the rate was chosen with the first of the eight seeds.
+#
+# The differences that would be found pay for seeds and for six questions, and gain from averaging eight runs; for single runs
+# it was {value}`10_training:compare.all.detectable_difference|.1f` on average. They are not the same for all: a model whose
+# seeds differ more from those of softmax needs a larger one. Look at it before you read an *undecided*.
 #
 # ## Real MRI: three tumour classes
 #
 # Does the code work on real images? `brain-tumor-mri` {cite}`cheng2017` has T1-weighted slices after contrast of three
 # kinds of tumour, from 233 patients of two hospitals, under CC BY 4.0. The same eight models are trained on it, at
 # the same size, on as many images as above, so that each image is seen many times. Learning rate, batches and shifts
-# differ from the recipe above; they were chosen on validation images, for all models alike. The tables are rendered
+# differ from the recipe above, for all models alike; rate and shifts were chosen on validation images. The tables are rendered
 # from records: the images themselves are not part of the book. First what has to be beaten, and one run of each model.
 
 # %%
@@ -378,7 +384,7 @@ benchmark.recorded_scores(real)
 # {value}`edition/10_real:brain-tumor-mri.nearest_neighbour.balanced_accuracy|±`, and in top-1
 # {value}`edition/10_real:brain-tumor-mri.nearest_neighbour.top1|±`.
 #
-# Does the order of the phantom return? In one run of each: {sentence}`10_training:real.conclusion`
+# Does the order of the phantom return? {sentence}`10_training:real.conclusion`
 #
 # And in eight seeds of each, at the recipe's rate and at its own (`python -m medbench campaign small-mri`)? They are never
 # pooled with those of the phantom.
@@ -402,10 +408,12 @@ on_mri.verdicts()
 # :class: warning
 # Three tumour classes, no normals, contrast T1, patient ids lost: block split as proxy; location alone helps with
 # pituitary tumours. The split takes contiguous blocks of the original numbering with a guard between them, in the hope
-# that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high. The
-# intervals take every slice for independent, although several may be of one patient: they are too narrow, and *better* and
-# *worse* come too easily. These numbers say that the code learns from real images. They do not say which mechanism finds
-# tumours.
+# that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high.
+#
+# A patient has 13 slices on average, and they are alike: the test set is some forty patients rather than hundreds of images.
+# So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
+# can name. That is a guess at who belongs together. These numbers say that the code learns from real images. They do not say
+# which mechanism finds tumours.
 # ```
 #
 # ## Beside published scores
@@ -468,7 +476,7 @@ data_curves.sizes()
 over_seeds("imbalance", book.device).choices()
 
 # %% [markdown]
-# Two seeds and no interval: take a difference of a point or two for noise.
+# Two seeds and no interval: take a difference of a point or two for noise. *seeds* says how many all models of a row have.
 #
 # ### At full size
 #
@@ -490,14 +498,19 @@ pd.DataFrame({label: found.page()["the recipe's rate"] if len(found.rows)
 # what is said and what is true, class by class. One number, a {term}`temperature` found on the validation images, divides the
 # evidence, which is the logits less the log prior (after {cite}`guo2017`). Above 1 it says that a model was too sure of
 # itself, below 1 that it was not sure enough. The decisions behind balanced accuracy stay the same; those behind top-1 may
-# change. Means over seeds, on the phantom:
+# change.
+#
+# The error cannot fall to zero. Few images fall into a bin, and their share of right answers differs from the probability by
+# chance. The *floor* is the error that a calibrated model would have: the images keep the probabilities that this model gave,
+# and their classes are drawn from them. Only what lies above the floor can be blamed on the model. Means over seeds, on the
+# phantom:
 
 # %%
 on_phantom.calibration()
 
 # %% [markdown]
 # The error is weighted to the study's frequencies and averaged over ten classes. Most of them are rare, and every model
-# calls them unlikely with good reason. So the error is small for all: compare models, not with zero.
+# calls them unlikely with good reason. So the error is small for all: compare it with its floor, not with zero.
 #
 # ## What we may conclude
 #

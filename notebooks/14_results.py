@@ -4,6 +4,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -73,7 +75,8 @@ mb.results.record("verdict", seeds_said, to=book.results)
 print("\n".join(row["text"] for row in seeds_said))
 
 # %% [markdown]
-# Where it says *not run*, or fewer seeds, the verdicts are still open: these runs take many hours of two cores.
+# Where it says *not run*, or fewer seeds, the verdicts are still open: these runs take many hours of two cores. And the first
+# verdict of a family needs all eight differences of one sign, however large their mean: chapter 10 tells why.
 #
 # ## Each mechanism in one sentence
 
@@ -116,8 +119,8 @@ verdicts.claims_page(became).style.hide(axis="index")
 #
 # ## What we may conclude
 #
-# - On the phantom, at this size: {sentence}`10_training:gain.all.conclusion` A difference "in this run" of a few points is
-#   one of runs, not of mechanisms. {sentence}`14_results:verdict.over_seeds.phantom`
+# - On the phantom, at this size: {sentence}`10_training:gain.all.conclusion` A difference "in this run" of a few points may
+#   be one of runs and not of mechanisms. {sentence}`14_results:verdict.over_seeds.phantom`
 # - On real MRI, three kinds of tumour: {sentence}`14_results:verdict.over_seeds.brain-tumor-mri`
 # - In arithmetic: at 224 px no mechanism that keeps its projections can save more than the share of mixing. At 448 px and
 #   beyond it can save a lot.

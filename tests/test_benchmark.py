@@ -102,9 +102,10 @@ def test_real_images_beside_the_phantom():
                          "value": [0.75, 0.7, 0.72, 0.9], "low": [0.73, 0.66, 0.7, 0.8], "high": [0.77, 0.74, 0.74, 1]})
     alike, said = benchmark.beside_phantom(real, phantom)
     assert said["text"] == (
-        "xca is number 1 of 3 on the phantom and number 3 on real MRI; softmax is number 2 of 3 on the phantom and "
-        "number 1 on real MRI; none is number 3 of 3 on the phantom and number 2 on real MRI. The rank correlation of "
-        "the two orders is -0.50. The intervals of all models overlap; that of none overlaps that of softmax.")
+        "In one run of each, xca is number 1 of 3 on the phantom and number 3 on real MRI; softmax is number 2 of 3 on "
+        "the phantom and number 1 on real MRI; none is number 3 of 3 on the phantom and number 2 on real MRI. The rank "
+        "correlation of the two orders, -0.50, could not be told from that of two orders by lot. The intervals of "
+        "all models overlap; that of none overlaps that of softmax.")
     assert alike["quantity"] == "rank_correlation" and alike["value"] == pytest.approx(-0.5) and alike["n"] == 3
     apart = real.assign(low=[0.745, 0.66, 0.7, 0.8])
     assert "The intervals of softmax and xca do not overlap; that of none lies below that of softmax." \

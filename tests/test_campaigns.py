@@ -71,7 +71,10 @@ def test_a_campaign_records_runs_means_rates_and_comparisons(go):
             assert own["context"]["lr"] == factor * found[f"phantom.same.{name}.balanced_accuracy", 1]["context"]["lr"]
         assert found[f"phantom.tuned.{name}.mean.balanced_accuracy", None]["n"] == 20
         before, after = (found[f"phantom.same.{name}.calibration_error{end}", 0] for end in ("", ".tempered"))
-        assert before["low"] <= before["value"] <= before["high"] and after["value"] is not None
+        assert "low" not in before and after["value"] is not None
+        for end in ("", ".tempered"):
+            floor = found[f"phantom.same.{name}.calibration_floor{end}", 0]
+            assert floor["low"] <= floor["value"] <= floor["high"]
         assert found[f"phantom.same.{name}.temperature", 0]["value"] > 0
     one = found["phantom.planned.same.xca.balanced_accuracy_difference", None]
     assert one["context"]["second"] == "softmax" and one["context"]["seeds"] == 2
@@ -246,6 +249,68 @@ def test_a_rate_at_which_a_model_diverges_has_a_record_without_a_value_and_is_no
     assert found["phantom.tuned.xca.rate_factor", None]["value"] in (1.0, 0.5)
     monkeypatch.setattr(Beside, "start", lambda *_: pytest.fail("trained again"))
     run()
+
+
+def test_a_model_that_diverges_at_every_rate_keeps_the_recipes(go, monkeypatch):
+    to, run = go
+    campaign = campaigns._Going(TINY["tiny"], (0,), "cpu", 20, to, False, False)
+
+    def start(self, key, experiment, logits):
+        if experiment.model.name == "xca":
+            return self.done.append((key, grid.places.Answer("FloatingPointError: NaN", final=True)))
+        return WHOLE(self, key, experiment, logits)
+    monkeypatch.setattr(Beside, "start", start)
+    assert campaign.rates()["xca"] == 1.0 and set(campaign.rates()) == set(MODELS) and not campaign.failed
+
+
+def test_the_chosen_rates_are_known_before_their_runs(go, monkeypatch):
+    to, run = go
+    monkeypatch.setattr(campaigns._Going, "rates", lambda self: dict.fromkeys(MODELS, 2.0))
+    lr, base = {name: TINY["tiny"].experiment(name).training.lr for name in MODELS}, []
+
+    def stops(self, key, experiment, logits):
+        if experiment.training.lr == 2 * lr[experiment.model.name]:
+            base.append({name for name, _ in named(to)} & {f"phantom.tuned.{name}.rate_factor" for name in MODELS})
+            raise KeyboardInterrupt
+        return WHOLE(self, key, experiment, logits)
+    monkeypatch.setattr(Beside, "start", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(base[0]) == 3
+
+
+def test_where_patients_are_lost_runs_of_numbers_stand_for_them():
+    """A new one where the class changes, where a number is missing, and behind so many images as a patient has."""
+    from medbench.book import real
+    numbers = [7, 8, 9, 10, 11, 20, 21, 5, 6, 12]
+    labels = np.array([0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+    split = mb.data.Split("test", np.zeros((10, 4, 4), np.uint8), labels, np.arange(10), ("a", "b"), np.full(2, 0.5),
+                          paths=tuple(f"images/{n}.jpg" for n in numbers))
+    shuffled = np.random.default_rng(0).permutation(10)
+    found = np.empty(10, int)
+    found[shuffled] = real.runs(split.take(shuffled), 3)
+    assert found.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4]
+    opened = mb.data.Data(split, split, split, "x")
+    seen = real.MRI.grouped(opened)
+    assert seen.test.groups.tolist() == real.runs(split, 13).tolist() and seen.train.groups is None
+    assert seen.caveats == seen.test.caveats == ("in intervals, runs of 13 slices stand for patients",)
+    assert seen.fingerprint == "x" and real.BREAST.grouped(opened) is opened
+
+
+def test_a_campaign_on_real_images_resamples_runs_of_them(monkeypatch, tmp_path):
+    """The fingerprints of its trainings do not change by it."""
+    from medbench.book import real
+    split = mb.data.Split("test", np.zeros((6, 64, 64), np.uint8), np.arange(6) // 3, np.arange(6), ("a", "b"),
+                          np.full(2, 0.5), paths=tuple(f"{n}.jpg" for n in range(6)))
+    opened = mb.data.Data(split, split, split, "x")
+    monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
+    monkeypatch.setattr(campaigns.data, "load_data", lambda config: opened)
+    found = {}
+    for of in (real.MRI, real.RealSet("mine", "mine.csv", "10_mine", "", "")):
+        campaign = Campaign("mine", "10_mine", "smoke", of, ("none",), (0,), changes=SMALL)
+        found[of.name] = campaigns._Going(campaign, (0,), "cpu", 20, tmp_path, False, False).ready([("none", 0, 1.0)])
+    (ours, seen), (plain, other) = found[real.MRI.name], found["mine"]
+    assert list(ours) == list(plain) and seen.test.groups.tolist() == [0, 0, 0, 1, 1, 1] and other.test.groups is None
 
 
 def test_seeds_that_are_trained_later_are_compared_with_those_before(go):

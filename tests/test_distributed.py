@@ -78,6 +78,27 @@ def test_each_process_makes_as_many_parts_of_its_share(tmp_path):
     assert finished(tmp_path)[0]["history"][-1]["loss"] < finished(tmp_path)[0]["history"][0]["loss"]
 
 
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_is_told_by_the_first_process_to_the_end(tmp_path):
+    """Looking for the layer is a forward of its own, with which no other process may be expected to join."""
+    done = together(tmp_path, 2, -1, 0, 5)
+    assert done.returncode != 0 and "FloatingPointError" in done.stderr and "closed by peer" not in done.stderr
+    found = files.read_json(next(tmp_path.glob("runs/*/failure.json")))
+    assert found["step"] == 6 and found["weights_not_finite"] == ["4.weight"]
+    assert found["first_module_not_finite"] == "4"
+
+
+@pytest.mark.slow
+def test_processes_with_folders_of_their_own_are_found_out(tmp_path):
+    """As on two nodes that do not share MEDBENCH_CACHE; a kill left one of them a state."""
+    for rank in (0, 1):
+        (tmp_path / f"of-{rank}").mkdir()
+    assert together(tmp_path / "of-0", 2, 7).returncode != 0
+    done = together(tmp_path / "of-{rank}", 2)
+    assert done.returncode != 0 and "have another step than process 0" in done.stderr
+    assert "is MEDBENCH_CACHE one folder that every node sees" in done.stderr
+
+
 @pytest.mark.parametrize("started, asked", [("2", 1), ("1", 2), ("3", 2)])
 def test_the_number_of_processes_is_the_one_asked_for(monkeypatch, started, asked):
     monkeypatch.setenv("WORLD_SIZE", started)

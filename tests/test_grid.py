@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,7 @@ class Played(places.Place):
         return found
 
 
+whole = Played.start
 KILLED = places.Answer("ended from outside", killed=True)
 BROKEN = places.Answer("OSError: no room")
 
@@ -119,6 +121,39 @@ def test_what_would_end_the_same_is_not_tried_twice():
 def test_an_end_without_a_run_is_no_end():
     jobs = grid.train(experiments(("none",), (0,)), Played([places.Answer()]), show=False)
     assert states(jobs) == ["failed"] and "is MEDBENCH_CACHE one folder that every node sees" in jobs[0].failures[0]
+
+
+def test_a_run_that_another_machine_wrote_may_be_seen_late(monkeypatch):
+    read, waited = checkpoint.read_json, []
+
+    def late(path):
+        return None if path.name == "run.json" and len(waited) < 3 else read(path)
+    monkeypatch.setattr(checkpoint.time, "sleep", waited.append)
+    exps = experiments(("none",), (0,))
+    monkeypatch.setattr(Played, "start", lambda self, key, *rest: (whole(self, key, *rest), patch()))
+    monkeypatch.setattr(Played, "patience", places.OnRay.patience)
+
+    def patch():                                             # as a folder's listing on NFS is older than its files
+        monkeypatch.setattr(checkpoint, "read_json", late)
+    jobs = grid.train(exps, Played(), show=False)
+    assert states(jobs) == ["finished"] and not jobs[0].failures and waited == [2.0] * 3
+
+
+def test_a_run_whose_latest_state_was_damaged_still_gains():
+    exp = experiments(("none",), (0,))
+
+    def goes_back(job):
+        step = checkpoint.last_step(job.folder)
+        for path in job.folder.glob("state-*.json"):
+            path.unlink()
+        write_json(job.folder / f"state-{step - 3 if step > 30 else step + 1}.json", {"sha256": "none"})
+        return KILLED
+
+    def far(job):
+        write_json(job.folder / "state-40.json", {"sha256": "none"})
+        return KILLED
+    jobs = grid.train(exp, Played([far, *[goes_back] * 3]), tries=1, show=False)
+    assert states(jobs) == ["finished"] and not jobs[0].failures
 
 
 def test_no_more_are_started_than_there_is_room_and_each_is_told():
@@ -246,6 +281,54 @@ def test_a_cluster_that_cannot_be_used_is_refused(monkeypatch, variables, error,
         monkeypatch.setenv(name, value)
     with pytest.raises(error, match=said):
         places.OnRay(experiments()[0].training)
+
+
+class PlayedRay:
+    """Ray with the nodes that a test names; a task is done at once, by a node with four cores."""
+
+    exceptions = SimpleNamespace(GetTimeoutError=TimeoutError)
+
+    def __init__(self, *cpus):
+        self.cpus, self.options, self.done = cpus, [], []
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": count}} for count in self.cpus] + [
+            {"Alive": False, "Resources": {"CPU": 64}}]
+
+    def remote(self, **options):
+        self.options.append(options)
+        return lambda function: SimpleNamespace(remote=lambda config: self.done.append(config) or config.replace(
+            device=config.device.replace("auto", "cpu"), threads=config.threads or 4, precision="float32"))
+
+    def get(self, found, timeout):
+        return found
+
+
+def played_ray(*cpus, device="cpu"):
+    place = object.__new__(places.OnRay)
+    place.ray, place.resolved, place.gpu = PlayedRay(*cpus), {}, device == "cuda"
+    return place
+
+
+def test_all_trainings_of_a_cluster_get_the_same_threads_and_precision():
+    place, configs = played_ray(4), [e.training.replace(threads=0, precision="auto") for e in experiments()]
+    found = [place.resolve(config) for config in configs]
+    assert len(place.ray.done) == 1 and {(c.threads, c.precision) for c in found} == {(4, "float32")}
+    assert [c.seed for c in found] == [c.seed for c in configs] and len({c.seed for c in found}) > 1
+
+
+def test_a_training_that_no_node_could_ever_take_is_refused():
+    config = experiments()[0].training.replace(threads=0)
+    with pytest.raises(RuntimeError, match="needs 4 processors, and the largest node offers 2; say --set threads=2"):
+        played_ray(1, 2).resolve(config)
+    assert played_ray(4).resolve(config).threads == 4
+
+
+def test_on_a_gpu_a_training_takes_one_processor_of_its_node():
+    place = played_ray(1, device="cuda")
+    config = place.resolve(experiments()[0].training.replace(threads=0))
+    place._task(places._work, config)
+    assert config.threads == 4 and [(o["num_cpus"], o["num_gpus"]) for o in place.ray.options] == [(1, 1), (1, 1)]
 
 
 @pytest.fixture

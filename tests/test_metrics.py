@@ -78,6 +78,24 @@ def test_calibration_error_equals_a_slow_loop(population):
     assert metrics.evaluate(logits, split, bootstrap=0).calibration_error.value == pytest.approx(sum(gaps) / 4)
 
 
+@pytest.mark.parametrize("reweighted", [False, True])
+def test_the_calibration_error_of_a_calibrated_model_lies_about_its_floor(reweighted):
+    """Its probabilities are the true ones, so all of its error is chance; of one that is too sure it is not."""
+    rng, k, n, among, above = np.random.default_rng(0), 3, 450, 0, 0
+    prior = np.array([0.6, 0.3, 0.1])
+    for _ in range(40):
+        labels = np.arange(n) % k if reweighted else rng.choice(k, n, p=prior)
+        x = rng.normal(size=(n, k)) + 1.2 * np.eye(k)[labels]             # log p(x | c) is 1.2 x_c and the same for all
+        split = types.SimpleNamespace(labels=labels, classes=tuple("abc"), prior=prior,
+                                population=np.array([0.2, 0.7, 0.1]) if reweighted else None)
+        found = metrics.evaluate(1.2 * x + np.log(prior), split, bootstrap=1)
+        among += found.calibration_floor.low <= found.calibration_error.value <= found.calibration_floor.high
+        sure = metrics.evaluate(3 * 1.2 * x + np.log(prior), split, bootstrap=1)
+        above += sure.calibration_error.value > sure.calibration_floor.high
+        assert found.calibration_floor.low < found.calibration_floor.value < found.calibration_floor.high
+    assert among >= 34 and above == 40
+
+
 def test_ranking_scores_treat_ties_as_scikit_learn_does():
     logits, split = task(n=200, k=3)
     logits = logits[np.random.default_rng(1).integers(0, 25, 200)]          # each row about eight times
@@ -121,7 +139,9 @@ def test_rows_are_whole_and_carry_intervals():
     assert not any("low" in row for row in metrics.evaluate(logits, split, bootstrap=0).rows())
     rows = metrics.evaluate(logits, split, bootstrap=50).rows()
     overall = {row["quantity"]: row for row in rows if "suffix" not in row}
-    assert set(overall) == {*metrics.OVERALL, "confusion"}
+    assert set(overall) == {*metrics.OVERALL, "calibration_floor", "confusion"}
+    assert "low" not in overall["calibration_error"]
+    assert "[" not in str(metrics.evaluate(logits, split, bootstrap=5).calibration_error)
     assert overall["top5"]["value"] is None and "3 classes" in overall["top5"]["reason"]
     assert overall["mcc"]["low"] < overall["mcc"]["value"] < overall["mcc"]["high"]
     assert sum(overall["confusion"]["samples"]) == 90

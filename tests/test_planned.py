@@ -61,7 +61,7 @@ def test_a_real_difference_is_found_and_has_its_sign(gap, verdict):
 
 def test_a_difference_as_large_as_detectable_is_found_four_times_in_five():
     many = dict(patients=500, each=2, luck=0.1, own=0.3)
-    asked = np.mean([compared(seed, **many).detectable for seed in range(10)])
+    asked = np.mean([compared(seed, **many).detectable["m1"] for seed in range(10)])
     found = [compared(seed, gaps=(0.0, 0.33), **many) for seed in range(60)]
     power = np.mean([f.comparisons[0].verdict == "better" for f in found])
     real = np.mean([100 * f.comparisons[0].difference for f in found])
@@ -82,7 +82,7 @@ def test_too_few_seeds_can_have_no_winner_and_this_is_said(seeds, why):
     family = compared(1, gaps=(0.0, 3.0), seeds=seeds, luck=0.02)
     found = family.comparisons[0]
     assert (found.verdict == "undecided") == why and ("cannot make a winner among 2 models" in found.sentence) == why
-    assert np.isinf(family.detectable) == why
+    assert np.isinf(family.detectable["m1"]) == why
     assert (family.rows()[0]["value"] is None) == why and ("reason" in family.rows()[0]) == why
 
 
@@ -170,11 +170,11 @@ def test_another_quantity_goes_the_long_way():
 def test_seven_seeds_cannot_make_a_winner_of_seven_models():
     runs, split = study(1, gaps=(0.0, *6 * (3.0,)), seeds=7, luck=0.02, patients=60)
     family = planned.compare(runs, split, reference="m0", bootstrap=200)
-    assert {c.verdict for c in family.comparisons} == {"undecided"} and np.isinf(family.detectable)
+    assert {c.verdict for c in family.comparisons} == {"undecided"} and np.isinf(list(family.detectable.values())).all()
     assert "7 seeds cannot make a winner among 7 models" in family.comparisons[0].sentence
     runs, split = study(1, gaps=(0.0, *6 * (3.0,)), seeds=8, luck=0.02, patients=60)
     family = planned.compare(runs, split, reference="m0", bootstrap=2000)
-    assert {c.verdict for c in family.comparisons} == {"better"} and np.isfinite(family.detectable)
+    assert {c.verdict for c in family.comparisons} == {"better"} and np.isfinite(list(family.detectable.values())).all()
 
 
 def test_patients_widen_the_interval():
@@ -183,7 +183,7 @@ def test_patients_widen_the_interval():
     split.groups = None
     by_image = planned.compare(runs, split, reference="m0", bootstrap=500).comparisons[0]
     assert by_patient.high - by_patient.low > 1.3 * (by_image.high - by_image.low)
-    assert by_patient.groups == 150 and "of 150 patients" in by_patient.sentence and by_image.groups is None
+    assert by_patient.groups == 150 and "in 150 groups" in by_patient.sentence and by_image.groups is None
 
 
 def test_the_family_is_corrected_together():
@@ -193,7 +193,37 @@ def test_the_family_is_corrected_together():
     raw = [max(c.p_seeds, c.p_images) for c in family.comparisons]
     assert [c.p for c in family.comparisons] == pytest.approx(metrics.holm(raw))
     one = planned.compare(runs, split, reference="m0", models=["m1"], bootstrap=1000)
-    assert one.comparisons[0].p <= family.comparisons[0].p and one.detectable < family.detectable
+    assert one.comparisons[0].p <= family.comparisons[0].p and one.detectable["m1"] < family.detectable["m1"]
+
+
+def test_what_would_be_found_is_told_of_each_comparison():
+    """A pair that varies more from seed to seed needs a larger difference."""
+    runs, split = study(2, gaps=(0.0, 0.0, 0.0), luck=0.02, own=0.3)
+    calm = planned.compare(runs, split, reference="m0", bootstrap=500)
+    spoilt = np.random.default_rng(0).random(len(split.labels)) < 0.15    # every second seed answers these wrong
+    runs["m2"] = [np.where(spoilt[:, None] & bool(s % 2), np.roll(np.eye(3)[split.labels], 1, axis=1), z)
+                  for s, z in enumerate(runs["m2"])]
+    family = planned.compare(runs, split, reference="m0", bootstrap=500)
+    assert family.detectable["m1"] == pytest.approx(calm.detectable["m1"])
+    assert family.detectable["m2"] > 1.2 * calm.detectable["m2"]
+    low, high = sorted(family.detectable.values())
+    assert family.sentence.startswith(f"From {low:.1f} percentage points (m1) to {high:.1f} (m2) on, ")
+    assert [row["value"] for row in family.rows()] == [*family.detectable.values(), high]
+
+
+def test_a_class_in_few_patients_is_not_held_for_evidence():
+    """Draws without any image of a class have no score, in one rule and in the other; they count for nobody."""
+    runs, split = study(4, patients=12, each=4, luck=0.1, own=0.3)
+    tasks = [Task(logits, split) for logits in (runs["m0"][0], runs["m1"][0])]
+    counts = np.concatenate(list(metrics.resamples(split.labels, 2000, 0, split.groups)))
+    drawn = planned.balanced(counts, tasks)
+    slow = np.column_stack([task.statistic("balanced_accuracy", counts) for task in tasks])
+    lacking = np.any([counts[:, split.labels == c].sum(1) == 0 for c in range(3)], axis=0)
+    assert 0.02 < lacking.mean() < 0.6
+    assert (np.isnan(drawn).all(1) == lacking).all() and (np.isnan(slow).all(1) == lacking).all()
+    apart = drawn[:, 1] - drawn[:, 0]
+    assert metrics.far_side(apart) == metrics.far_side(apart[~lacking])
+    assert metrics.far_side(np.full(100, np.nan)) == 1.0
 
 
 def test_many_seeds_use_random_signs():
@@ -218,7 +248,8 @@ def test_its_records_say_everything(tmp_path):
     split.caveats = ("no patient ids: slice-level split",)
     family = planned.compare(runs, split, reference="m0", bootstrap=100)
     records = results.record("planned.m1", *family.comparisons, family, to=tmp_path / "here" / "10_training.json")
-    difference, detectable = records
+    difference, each, detectable = records
+    assert each.name == "planned.m1.detectable_difference.m1" and each.value == detectable.value
     assert len(difference.samples) == 8 and difference.context["verdict"] in planned.VERDICTS
     assert difference.context["caveats"] == detectable.context["caveats"] == list(split.caveats)
     assert {"p", "p_seeds", "p_images", "seeds", "margin_points"} <= set(difference.context)

@@ -29,7 +29,8 @@ def fill(place, names=MODELS, count=3):
     for i, name in enumerate(names):
         for seed in range(count):
             rows = [score(0.5 + i / 10 + seed / 100), score(0.04, "calibration_error"), score(1.5, "temperature"),
-                    score(0.02, "calibration_error", suffix="tempered")]
+                    score(0.02, "calibration_error", suffix="tempered"), score(0.03, "calibration_floor"),
+                    score(0.01, "calibration_floor", suffix="tempered")]
             results.record(f"phantom.same.{name}", rows, to=place, seed=seed, images=100)
         results.record(f"phantom.same.{name}.mean", score(0.51 + i / 10, low=0.5, high=0.7), to=place, seeds=count)
 
@@ -75,7 +76,8 @@ def test_without_a_seed_that_all_have_nobody_is_ranked(place):
 
 def test_calibration_is_the_mean_over_seeds(place):
     fill(place)
-    assert list(seeds.over_seeds("tiny", "cpu").calibration().loc["softmax"]) == ["0.0400", "0.0200", "1.5000", 3]
+    assert list(seeds.over_seeds("tiny", "cpu").calibration().loc["softmax"]) == [
+        "0.0400", "0.0300", "0.0200", "0.0100", "1.5000", 3]
 
 
 def test_comparisons_and_their_sentences(place):
@@ -103,6 +105,27 @@ def test_comparisons_and_their_sentences(place):
     assert few.comparisons().empty and few.verdicts().loc["xca - softmax", "the recipe's rate"] == few.state()
 
 
+def test_a_model_that_kept_its_rate_has_the_same_runs_for_both(place):
+    """It is not trained twice, so its own rate has no records of its own: they are those of the recipe's rate."""
+    fill(place)
+    for name, factor in (("softmax", 1.0), ("xca", 2.0), ("none", 0.5)):
+        results.record(f"phantom.tuned.{name}", {"quantity": "rate_factor", "value": factor, "unit": "1"}, to=place)
+    for name in ("xca", "none"):
+        for seed in (0, 1):
+            results.record(f"phantom.tuned.{name}", score(0.7 + seed / 100), to=place, seed=seed)
+    found = seeds.over_seeds("tiny", "cpu")
+    page = found.page()
+    assert found.common("tuned") == [0, 1] and list(page["its rate"]) == ["x 0.5", "x 2", "x 1"]
+    assert page.loc["softmax", "its own rate"] == "0.505 (2 of 3 seeds)"
+    assert page.loc["xca", "its own rate"] == "0.705 (2 of 3 seeds)"
+    assert page.loc["softmax", "lowest to highest seed, own rate"] == "0.500 to 0.510"
+    assert set(found.verdicts()["its own rate"]) == {"2 of 3 seeds"}
+    results.record("phantom.tuned.xca", score(0.72), to=place, seed=2)
+    results.record("phantom.tuned.none", score(0.72), to=place, seed=2)
+    page = seeds.over_seeds("tiny", "cpu").page()
+    assert page.loc["softmax", "lowest to highest seed, own rate"] == page.loc["softmax", "lowest to highest seed"]
+
+
 def test_a_curve_has_a_line_a_model_over_the_sizes(place):
     for name in MODELS[:2]:
         for size in (100, 1000):
@@ -119,6 +142,16 @@ def test_a_curve_has_a_line_a_model_over_the_sizes(place):
     plots.look.plt.close("all")
 
 
+def test_ways_to_treat_rare_classes_are_compared_on_the_same_seeds(place, monkeypatch):
+    monkeypatch.setitem(seeds.CAMPAIGNS, "rare", Campaign("rare", "10_rare", models=MODELS[:2], seeds=(0, 1),
+                                                          choices=(("focal", (("loss", "focal"),)),)))
+    to = results.here("10_rare", "cpu")
+    for name, seed in (("softmax", 0), ("softmax", 1), ("xca", 0)):
+        results.record(f"phantom.focal.{name}", score(0.5 + seed / 10), to=to, seed=seed)
+    table = seeds.over_seeds("rare", "cpu").choices()
+    assert table.loc["focal", ["seeds", "softmax", "xca"]].tolist() == [1, "0.500", "0.500"]
+
+
 def test_ways_to_treat_rare_classes_are_rows(place):
     to = results.here("10_rare", "cpu")
     for seed in (0, 1):
@@ -126,5 +159,5 @@ def test_ways_to_treat_rare_classes_are_rows(place):
                 score(0.05, "calibration_error", suffix="tempered")]
         results.record("phantom.focal.softmax", rows, to=to, seed=seed)
     table = seeds.over_seeds("rare", "cpu").choices()
-    assert list(table.loc["focal"]) == ["0.550", "0.100 \u2192 0.050"]
-    assert list(table.loc["as is"]) == ["not run", "not run"]
+    assert list(table.loc["focal"]) == [2, "0.550", "0.100 \u2192 0.050"]
+    assert list(table.loc["as is"]) == [0, "not run", "not run"]

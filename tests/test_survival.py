@@ -114,6 +114,30 @@ def test_what_is_killed_before_a_validation_is_validated_later(whole, tmp_path, 
     assert told(go_on(next(tmp_path.glob("runs/*/")))) == told(whole)
 
 
+def test_a_model_that_lies_otherwise_in_memory_goes_on_the_same(tmp_path, monkeypatch):
+    """A ResNet's weights lie channels last, and a fused optimiser takes them and its own state as they lie."""
+    from medbench import build_model
+
+    def trains(name):
+        return training.fit(build_model("resnet50", "smoke", num_classes=3, img_size=32), survival.patterns(), TINY,
+                            cache=tmp_path / name, progress=False)
+    undisturbed = trains("whole")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    with interrupted(monkeypatch, "_step", 5):
+        trains("stopped")
+    assert told(trains("stopped")) == told(undisturbed)
+
+
+def test_a_training_that_is_broken_off_leaves_the_model_as_it_was(tmp_path, monkeypatch, whole):
+    """Who stops a cell and runs it again goes on with the same run."""
+    one, place = model(), dict(cache=tmp_path, progress=False)
+    with interrupted(monkeypatch, "_step", 9):
+        training.fit(one, survival.patterns(), TINY, **place)
+    assert checkpoint.digest(one.state_dict()) == checkpoint.digest(model().state_dict())
+    assert told(training.fit(one, survival.patterns(), TINY, **place)) == told(whole)
+    assert len(list(tmp_path.glob("runs/*/"))) == 1
+
+
 # --------------------------------------------------------------------------------------------- checkpoints
 def test_two_states_are_kept_and_nothing_is_left_when_finished(stopped, whole):
     assert sorted(p.name for p in stopped.iterdir()) == [f"state-{step}.{kind}" for step in (12, 13)
@@ -123,8 +147,12 @@ def test_two_states_are_kept_and_nothing_is_left_when_finished(stopped, whole):
     assert sorted(p.name for p in stopped.iterdir()) == ["model.safetensors", "run.json"]
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "gone", "json", "half written"])
-def test_a_damaged_state_is_passed_over_and_this_is_said(stopped, whole, damage):
+def unreadable():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "gone", "json", "a figure", "another's", "disk", "half written"])
+def test_a_damaged_state_is_passed_over_and_this_is_said(stopped, whole, monkeypatch, damage):
     tensors, note = stopped / "state-13.safetensors", stopped / "state-13.json"
     content = bytearray(tensors.read_bytes())
     if damage == "cut":
@@ -136,6 +164,13 @@ def test_a_damaged_state_is_passed_over_and_this_is_said(stopped, whole, damage)
         tensors.unlink()
     elif damage == "json":
         note.write_text(note.read_text()[:40])
+    elif damage == "a figure":
+        note.write_text(note.read_text().replace('"step": 13', '"step": 12'))
+    elif damage == "another's":
+        note.write_text((stopped / "state-12.json").read_text())
+    elif damage == "disk":
+        whole_hash = checkpoint.sha256
+        monkeypatch.setattr(checkpoint, "sha256", lambda path: whole_hash(path) if path != tensors else unreadable())
     else:
         note.unlink()                                        # killed between the tensors and their JSON
         (stopped / ".state-13.json.x1").write_text("{")
@@ -143,6 +178,24 @@ def test_a_damaged_state_is_passed_over_and_this_is_said(stopped, whole, damage)
     assert told(run) == told(whole)
     said = () if damage == "half written" else ("the state of step 13 is damaged and was passed over",)
     assert run.notes == said
+
+
+def test_a_damaged_state_is_not_kept_in_place_of_a_whole_one(stopped, whole, monkeypatch):
+    """It is the latest, and the run does not come to its step soon."""
+    for kind in ("json", "safetensors"):
+        (stopped / f"state-13.{kind}").rename(stopped / f"state-18.{kind}")
+    with interrupted(monkeypatch, "_step", 15):
+        go_on(stopped)
+    assert sorted(p.stem for p in stopped.glob("*.json")) == ["state-14", "state-15"]
+    assert told(go_on(stopped)) == told(whole)
+
+
+def test_a_state_that_may_not_be_read_is_no_damage(stopped, monkeypatch):
+    def refuses(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(checkpoint, "sha256", refuses)
+    with pytest.raises(PermissionError):
+        go_on(stopped)
 
 
 def test_with_both_states_damaged_the_run_begins_anew(stopped, whole):
@@ -247,8 +300,8 @@ def test_a_pickle_is_refused_and_never_run(stopped, whole, tmp_path, suffix):
     for name in (f"model{suffix}", f"state-99{suffix}"):
         (stopped / name).write_bytes(evil.read_bytes())
     (stopped / "state-99.safetensors").write_bytes(evil.read_bytes())
-    (stopped / "state-99.json").write_text('{"step": 99, "sha256": "'
-                                           + checkpoint.sha256(stopped / "state-99.safetensors") + '"}')
+    info = {"step": 99, "sha256": checkpoint.sha256(stopped / "state-99.safetensors")}
+    files.write_json(stopped / "state-99.json", info | {"own": checkpoint._hash(info)})
     with pytest.raises(Exception, match="header|deserializ|[Ss]afetensor"):
         go_on(stopped)                                       # the right hash, but no safetensors: nothing is run
     assert not trap.exists()

@@ -261,6 +261,40 @@ def test_memory_that_runs_out_later_goes_back_to_the_last_state(data, tmp_path, 
     assert asked[:12] == [*range(10), 9, 9] and run.micro_batch == 4 and len(run.notes) == 1
 
 
+def test_a_smaller_part_is_kept_at_once(data, tmp_path, monkeypatch):
+    """Killed behind it, the run goes on with the smaller part, even where memory is there again."""
+    with monkeypatch.context() as patch:
+        short_of_memory(patch, 4, MemoryError())
+        step = loop.Loop._step
+
+        def stops(self, number, *rest):
+            if number == 2:
+                raise KeyboardInterrupt
+            return step(self, number, *rest)
+        patch.setattr(loop.Loop, "_step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit(plain(), data, TINY, cache=tmp_path, progress=False)
+    run = training.fit(plain(), data, TINY, cache=tmp_path, progress=False)
+    assert run.micro_batch == 4 and len(run.notes) == 1
+
+
+def test_a_part_larger_than_the_batch_is_not_halved_in_vain(data, tmp_path, monkeypatch):
+    short_of_memory(monkeypatch, 4, MemoryError())
+    run = training.fit(plain(), data, TINY.replace(micro_batch=64), cache=tmp_path, progress=False)
+    assert run.micro_batch == 4 and [n.split(";")[0] for n in run.notes] == [
+        "memory ran out at step 1 with 8 images at once"]
+
+
+def test_processes_draw_their_own_dropout(data, tmp_path):
+    seeds = []
+    for rank in (0, 1):
+        one = loop.Loop(net(), data, TINY, tmp_path, loop.World(TINY), progress=False)
+        one.world.rank = rank
+        one._step(0, np.arange(8), torch.from_numpy(data.train.images[:8]))
+        seeds.append(torch.initial_seed())
+    assert seeds[0] == 0 and seeds[1] != 0
+
+
 def test_one_image_that_does_not_fit_is_an_error_that_helps(data, tmp_path, monkeypatch):
     short_of_memory(monkeypatch, 0, MemoryError())
     with pytest.raises(RuntimeError, match="memory ran out with 1 images at once.*smaller model or image"):
@@ -273,8 +307,10 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(data, tmp_path, monkeyp
         training.fit(plain(), data, TINY, cache=tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("every", [1, 20])
-def test_a_failure_names_the_step_the_images_and_the_layer(data, tmp_path, monkeypatch, every):
+@pytest.mark.parametrize("every, seconds", [(1, 30.0), (20, 30.0), (20, 0.0)])
+def test_a_failure_names_the_step_the_images_and_the_layer(data, tmp_path, monkeypatch, every, seconds):
+    """With a state behind every step, too: what is no number must not get into one."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
     step, init = loop.Loop._step, loop.Loop.__init__
 
     def breaks(self, number, batch, images):
@@ -296,7 +332,9 @@ def test_a_failure_names_the_step_the_images_and_the_layer(data, tmp_path, monke
     assert found["positions"] == recipe.order(data.train.labels, 1, TINY)[16:24].tolist() == found["images"]
 
 
-def test_a_gradient_that_is_no_number_stops_before_it_spreads(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("most", [1.0, 0.0])
+def test_a_gradient_that_is_no_number_stops_before_it_spreads(data, tmp_path, monkeypatch, most):
+    """Without clipping, too."""
     clip = nn.utils.clip_grad_norm_
     calls = []
 
@@ -308,7 +346,13 @@ def test_a_gradient_that_is_no_number_stops_before_it_spreads(data, tmp_path, mo
         return clip(parameters, most)
     monkeypatch.setattr(nn.utils, "clip_grad_norm_", spoilt)
     with pytest.raises(FloatingPointError, match="epoch 1, step 5"):
-        training.fit(plain(), data, TINY, cache=tmp_path, progress=False)
+        training.fit(plain(), data, TINY.replace(clip_grad=most), cache=tmp_path, progress=False)
+
+
+def test_without_clipping_a_gradient_stays_as_it_is(data, tmp_path):
+    runs = [training.fit(plain(), data, TINY.replace(clip_grad=most), cache=tmp_path, progress=False)
+            for most in (0.0, 1e9)]
+    assert runs[0].digests == runs[1].digests and runs[0].fingerprint != runs[1].fingerprint
 
 
 # --------------------------------------------------------------------------------------------- imbalance

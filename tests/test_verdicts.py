@@ -113,8 +113,8 @@ def test_a_missing_record_is_named(found):
         verdicts.sentences(few)
 
 
-def planned(device, model, verdict, seeds, value=-3.0, data="phantom"):
-    text = {"first": model, "second": "softmax", "verdict": verdict, "seeds": seeds}
+def planned(device, model, verdict, seeds, value=-3.0, data="phantom", **more):
+    text = {"first": model, "second": "softmax", "verdict": verdict, "seeds": seeds, **more}
     row = one("balanced_accuracy_difference", value, "percentage point", low=value - 1, high=value + 1, context=text)
     chapter = {"phantom": "10_seeds_phantom", "brain-tumor-mri": "10_seeds_mri"}[data]
     results.record(f"{data}.planned.same.{model}", row, to=device / f"{chapter}.json")
@@ -145,9 +145,10 @@ def test_some_seeds_do_not(device):
 def test_what_eight_seeds_said_of_each_data_set(device):
     for model, verdict in (("xca", "worse"), ("window", "equivalent"), ("linformer", "worse")):
         planned(device, model, verdict, 8)
-    planned(device, "resnet50", "better", 8, 2.0, "brain-tumor-mri")
+    planned(device, "resnet50", "better", 8, 2.0, "brain-tumor-mri", caveats=["no patient ids"])
     phantom, real = verdicts.over_seeds(again(device))
     assert phantom["text"] == "On the phantom, over 8 seeds: linformer, xca worse; window equivalent to it."
-    assert real["text"] == "On real MRI, over 8 seeds: resnet50 better than softmax attention."
+    assert real["text"] == ("On real MRI, over 8 seeds: resnet50 better than softmax attention. "
+                            "About these data: no patient ids.")
     claim = next(row["text"] for row in verdicts.claims(again(device)) if row["quantity"] == "as_good_as_softmax")
     assert "linformer, performer, xca scored below it; window equivalent to it; fastformer could not be" in claim

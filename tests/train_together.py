@@ -1,6 +1,6 @@
 """What the tests of several processes start with torchrun: one tiny training, by as many processes as were asked for.
 
-    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP [MICRO_BATCH]]
+    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP [MICRO_BATCH [NAN_AT_STEP]]]
 """
 
 import os
@@ -44,7 +44,7 @@ def first_all_read_then_one_writes(cache: Path, rank: str) -> None:
     checkpoint.load_state, checkpoint.save_state = slowly, watched
 
 
-def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0") -> None:
+def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0", nan_at: str = "-1") -> None:
     loop.CHECKPOINT_SECONDS = 0.0
     step, threads, steps = loop.Loop._step, set(), []
 
@@ -53,9 +53,13 @@ def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0")
         threads.add(torch.get_num_threads())
         if number == int(die_at) and os.environ.get("RANK") == "1":
             os.kill(os.getpid(), 9)
+        if number == int(nan_at):
+            with torch.no_grad():
+                self.model[4].weight[0, 0] = float("nan")
         return step(self, number, *rest)
     loop.Loop._step = dies
     rank = os.environ.get("RANK", "0")
+    cache = cache.format(rank=rank)
     if processes != "1":
         first_all_read_then_one_writes(Path(cache), rank)
     settings = SETTINGS.replace(processes=int(processes), micro_batch=int(micro_batch))

@@ -142,13 +142,15 @@ def beside_phantom(real, scores) -> list[dict]:
         return (f"{name} is number {here.index(name) + 1} of {len(here)} on the phantom and number "
                 f"{there.index(name) + 1} on real MRI")
     parts = [place(name) for name in dict.fromkeys((here[0], there[0], config.CONTROL))]
-    alike = spearmanr([here.index(name) for name in there], range(len(there))).statistic
+    alike, p = spearmanr([here.index(name) for name in there], range(len(there)))
     best, control = found.loc[there[0]], found.loc[config.CONTROL]
     overlap = ("The intervals of all models overlap" if found.low.max() <= found.high.min() else
                f"The intervals of {there[0]} and {there[-1]} do not overlap")
     mixing = "overlaps that of" if best.low <= control.high else "lies below that of"
-    text = (f"{'; '.join(parts)}. The rank correlation of the two orders is {alike:.2f}. {overlap}; that of "
-            f"{config.CONTROL} {mixing} {there[0]}.")
+    told = "could not be told from that of two orders by lot" if p >= planned.ALPHA else \
+        "is more than that of two orders by lot"
+    text = (f"In one run of each, {'; '.join(parts)}. The rank correlation of the two orders, {alike:.2f}, {told}. "
+            f"{overlap}; that of {config.CONTROL} {mixing} {there[0]}.")
     return [{"quantity": "rank_correlation", "value": float(alike), "unit": "1", "n": len(there)},
             finding(text)]
 

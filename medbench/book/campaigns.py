@@ -24,7 +24,7 @@ from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import MOST_EPOCHS, Experiment, profile_of
 from ..files import read_json
-from ..metrics import caveat_column, with_caveats
+from ..metrics import FLOOR, caveat_column, with_caveats
 from ..models import build_model
 from ..recipe import prior_behind
 from ..scoring import Task
@@ -33,7 +33,7 @@ from .real import MRI, RealSet
 
 SAME, TUNED = "same", "tuned"
 FACTORS = (1.0, 0.5, 2.0)                                    # times the recipe's learning rate; of equals the first
-SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "calibration_error")   # recorded of every run
+SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "calibration_error", FLOOR)   # recorded of every run
 REFERENCE = "softmax"
 
 
@@ -137,7 +137,8 @@ class _Going:
         found = [self.campaign.experiment(name, seed, self.device, factor, **changes) for name, seed, factor in wanted]
         opened = data.load_data(found[0].data)
         found = [e.on(len(opened.classes), len(opened.train)) for e in found]
-        return {run_folder(build_model(e.model), opened, e.training).name: e for e in found}, opened
+        names = [run_folder(build_model(e.model), opened, e.training).name for e in found]
+        return dict(zip(names, found)), self.campaign.of.grouped(opened) if self.campaign.of else opened
 
     def recorded(self, quantity: str) -> dict[str, records.Record]:
         """The records of a quantity, by the fingerprint of the run that they are of."""
@@ -171,11 +172,11 @@ class _Going:
         pairs = [(seed, name) for seed in seeds for name in models]
         experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
         now = dict(list(experiments.items())[:len(self.seeds) * len(models)])
-        known = self.done("right", now, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
-                          lambda job: self.record(recipe, job, opened))
         for name, factor in factors.items():
             row = {"quantity": "rate_factor", "value": factor, "unit": "1"}
             results.record(f"{self.campaign.data}.{recipe}.{name}", row, to=self.to, data=self.campaign.data)
+        known = self.done("right", now, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
+                          lambda job: self.record(recipe, job, opened))
         found = {pair: known.get(key) for pair, key in zip(pairs, experiments)}
         whole = [seed for seed in sorted(seeds) if all(found[seed, name] for name in models)]
         runs = {name: [as_logits(unpack(found[seed, name].context["decisions"]), len(opened.classes))
@@ -184,7 +185,8 @@ class _Going:
 
     def rates(self) -> dict[str, float]:
         """Each model's factor of the learning rate, chosen on validation with the first seed; all are recorded, and one
-        at which the model diverges has no score. A model whose trainings failed otherwise keeps the recipe's."""
+        at which the model diverges has no score. A model without any score keeps the recipe's; one whose trainings
+        failed otherwise is left out."""
         wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
         experiments, opened = self.ready(wanted)
         known = self.done(SELECTION, experiments, [f"rate x{factor:g}" for *_, factor in wanted], False,
@@ -192,8 +194,9 @@ class _Going:
         scores: dict[str, dict[float, records.Record | None]] = {}
         for (name, _, factor), key in zip(wanted, experiments):
             scores.setdefault(name, {})[factor] = known.get(key)
-        return {name: chosen({factor: r.value for factor, r in tried.items() if r.value is not None})
-                for name, tried in scores.items() if all(tried.values())}
+        known = {name: {factor: r.value for factor, r in tried.items() if r.value is not None}
+                 for name, tried in scores.items() if all(tried.values())}
+        return {name: chosen(values or {FACTORS[0]: 0.0}) for name, values in known.items()}
 
     # ----------------------------------------------------------------------------------------- records
     def record_rate(self, job: grid.Job, opened: data.Data) -> None:
@@ -242,8 +245,8 @@ class _Going:
         model = load_run(job.folder).model
         T = temperature(predict(model, opened.val), opened.val, prior=prior)
         later = evaluate(tempered(job.logits, T, prior), opened.test, prior=prior, bootstrap=self.bootstrap)
-        row = later.overall["calibration_error"].row("calibration_error", suffix="tempered")
-        return [{"quantity": "temperature", "value": T, "unit": "1"}, row]
+        rows = [later.overall[name].row(name, suffix="tempered") for name in ("calibration_error", FLOOR)]
+        return [{"quantity": "temperature", "value": T, "unit": "1"}, *rows]
 
     def compared(self, recipe: str, runs: dict[str, list], opened: data.Data) -> list[dict]:
         """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model."""
@@ -266,7 +269,7 @@ class _Going:
         results.record(f"{self.campaign.data}.planned.{recipe}", families["planned"], **about)
         return [{"model": name, "recipe": recipe, "seeds": len(mean.values), "balanced_accuracy": mean.value,
                  "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high,
-                 "detectable_points": families["planned"].detectable, **caveat_column(opened.caveats)}
+                 "detectable_points": families["planned"].detectable.get(name), **caveat_column(opened.caveats)}
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
 
 

@@ -1,13 +1,17 @@
 """The records of real images: the eight models and the baselines on brain-tumor-mri and on BreastMNIST.
 
-What lives here, top to bottom: `RealSet`, what a data set is and what its results have to say; the two sets; what was
-published for BreastMNIST; `record_real`, which `python -m medbench campaign` calls as `real-mri` and `breastmnist`
-where the data are. `make book` never needs them: chapter 10 reads the committed records.
+What lives here, top to bottom: `RealSet`, what a data set is and what its results have to say; the two sets;
+`record_real`, which `python -m medbench campaign` calls as `real-mri` and `breastmnist` where the data are; runs of
+images in place of patients; what was published for BreastMNIST. `make book` never needs them: chapter 10 reads the
+committed records.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+import numpy as np
 
 from .. import baselines, data, results
 from ..config import ALL_MODELS
@@ -20,19 +24,32 @@ from .benchmark import PUBLISHED, REAL, train_all
 @dataclass(frozen=True)
 class RealSet:
     """A real data set: its short name, where it lies in the folder of data sets, the chapter's record file, its source
-    and licence, and what its split can and cannot say."""
+    and licence, and what its split can and cannot say.
+
+    `a_patient`: how many images a patient has on average, where ids are lost but files are numbered patient by patient.
+    """
 
     name: str
     path: str
     chapter: str
     source: str
     split: str
+    a_patient: int = 0
+
+    def grouped(self, opened: data.Data) -> data.Data:
+        """The data as its scores see them: with runs of test images in place of patients who are not known."""
+        if not self.a_patient:
+            return opened
+        said = (*opened.caveats, f"in intervals, runs of {self.a_patient} slices stand for patients")
+        train, val, test = (replace(split, caveats=said) for split in (opened.train, opened.val, opened.test))
+        return replace(opened, train=train, val=val, test=replace(test, groups=runs(test, self.a_patient)))
 
 
+# 3,064 slices of 233 patients: 13 each
 MRI = RealSet("brain-tumor-mri", "brain-tumor-mri/manifest.csv", REAL, "J. Cheng et al., figshare 1512427, CC BY 4.0",
               "Patient ids are not in these files. The split takes contiguous blocks of the original numbering with a "
               "guard of 8 slices, a proxy for patients. Three tumour classes, no normals, contrast T1, several "
-              "orientations; location alone helps with pituitary tumours.")
+              "orientations; location alone helps with pituitary tumours.", a_patient=13)
 BREAST = RealSet("breastmnist", "medmnist/breastmnist.npz", PUBLISHED, "BreastMNIST of MedMNIST v2 (Yang et al. 2023, "
                  "doi:10.1038/s41597-022-01721-8), after Al-Dhabyani et al. 2020, CC BY 4.0",
                  "Official split. Patient ids are not in this file, and some images of different splits are nearly or "
@@ -57,7 +74,7 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     Raises: FileNotFoundError if the data are not there.
     """
     to = to or results.here(of.chapter, device)
-    opened = data.load_data(experiment(names[0], seed, device, of).data)
+    opened = of.grouped(data.load_data(experiment(names[0], seed, device, of).data))
     about = {"data": of.name, "source": of.source}
     results.begin(to)
     lines = baselines.shortcut_scores(opened, bootstrap=bootstrap)
@@ -75,6 +92,19 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     said = caveat_column(opened.caveats)
     return [{"name": name, "balanced_accuracy": s.balanced_accuracy.value, "top1": s.top1.value, "to": str(to)} | said
             for name, s in lines.items()]
+
+
+def runs(split: data.Split, length: int) -> np.ndarray:
+    """A number for each image (n,), the same for up to `length` images of one class whose files are numbered without a
+    gap: who resamples these draws about as many neighbours at once as a patient has."""
+    numbers = np.array([int(PurePath(path).stem) for path in split.paths])
+    order = np.lexsort((numbers, split.labels))
+    gap = (np.diff(split.labels[order]) != 0) | (np.diff(numbers[order]) != 1)
+    stretch = np.concatenate([[0], np.cumsum(gap)])
+    place = np.arange(len(order)) - np.flatnonzero(np.concatenate([[True], gap]))[stretch]
+    found = np.empty(len(order), np.int64)
+    found[order] = np.unique(np.column_stack([stretch, place // length]), axis=0, return_inverse=True)[1]
+    return found
 
 
 def published_rows() -> list[dict]:

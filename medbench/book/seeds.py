@@ -17,6 +17,7 @@ import pandas as pd
 
 from .. import plots, results
 from ..config import CONTROL
+from ..metrics import FLOOR
 from .campaigns import CAMPAIGNS, REFERENCE, SAME, TUNED, Campaign
 from .tables import ABSENT, of_one_device, with_interval
 
@@ -57,8 +58,15 @@ class Seeds:
         return self.rows[own & self.rows.seed.notna()]
 
     def _called(self, recipe: str, name: str, quantity: str = SCORE) -> str:
-        """The name of such records."""
+        """The name of such records; a model that kept the recipe's rate has no others for its own."""
+        if recipe == TUNED and self._factor(name) == 1:
+            recipe = SAME
         return f"{self.campaign.data}.{recipe}.{name}.{quantity}"
+
+    def _factor(self, name: str) -> float | None:
+        """A model's own rate as a multiple of the recipe's; `None` where it is not chosen yet."""
+        row = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
+        return None if row is None else row["value"]
 
     def common(self, recipe: str = SAME) -> list[int]:
         """The seeds with which all models were trained."""
@@ -101,8 +109,8 @@ class Seeds:
                 if len(self.campaign.seeds) > 1:
                     line[SPREAD[recipe]] = f"{seeds.min():.3f} to {seeds.max():.3f}" if len(seeds) > 1 else ABSENT
             if TUNED in self._recipes():
-                factor = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
-                line["its rate"] = NOT_RUN if factor is None else f"x {factor['value']:g}"
+                factor = self._factor(name)
+                line["its rate"] = NOT_RUN if factor is None else f"x {factor:g}"
             order[name] = self._of_common(SAME, name).mean()
         return pd.DataFrame(lines).T.loc[sorted(order, key=lambda name: -np.nan_to_num(order[name], nan=-1.0))]
 
@@ -167,12 +175,14 @@ class Seeds:
 
     # ----------------------------------------------------------------------------------------- other pages
     def calibration(self, recipe: str = SAME) -> pd.DataFrame:
-        """A row a model: the calibration error on the test set before and after one temperature, means over seeds."""
+        """A row a model: the calibration error on the test set before and after one temperature, each with what chance
+        alone would give; means over seeds."""
         if not len(self.rows):
             return self._waiting()
         lines = {}
         for name in self.campaign.models:
-            columns = {"error": "calibration_error", "with a temperature": "calibration_error.tempered",
+            columns = {"error": "calibration_error", "its floor": FLOOR,
+                       "with a temperature": "calibration_error.tempered", "floor then": f"{FLOOR}.tempered",
                        "temperature": "temperature"}
             found = {called: self._of_common(recipe, name, quantity) for called, quantity in columns.items()}
             lines[name] = {called: f"{values.mean():.4f}" if len(values) else NOT_RUN
@@ -181,14 +191,14 @@ class Seeds:
 
     def choices(self) -> pd.DataFrame:
         """A row for each way to treat rare classes: each model's mean balanced accuracy, and its calibration error
-        before and after one temperature."""
+        before and after one temperature, over the seeds with which all models were trained so."""
         if not len(self.rows):
             return self._waiting()
         lines = {}
         for choice, _ in self.campaign.choices:
-            line = lines.setdefault(choice.replace("_", " "), {})
+            line = lines.setdefault(choice.replace("_", " "), {"seeds": len(self.common(choice))})
             for name in self.campaign.models:
-                score, *errors = (self.runs(choice, name, quantity).value.mean() for quantity in (
+                score, *errors = (self._of_common(choice, name, quantity).mean() for quantity in (
                     SCORE, "calibration_error", "calibration_error.tempered"))
                 line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
                 line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else \

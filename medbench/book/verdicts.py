@@ -113,6 +113,8 @@ def over_seeds(found: Evidence) -> list[dict]:
         verdicts = {model: record.verdict for model, record in records.items() if record is not None}
         text = f"{called}, over {seeds} seeds: {in_words(verdicts, words)}." if verdicts else \
             f"{called}: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()} so far."
+        said = next((record.get("caveats") for record in records.values() if record is not None), None)
+        text += f" About these data: {'; '.join(said)}." if isinstance(said, list) else ""
         rows.append(finding(text, "over_seeds", suffix=campaign.data))
     return rows
 
