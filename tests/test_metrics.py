@@ -87,7 +87,7 @@ def test_the_calibration_error_of_a_calibrated_model_lies_about_its_floor(reweig
         labels = np.arange(n) % k if reweighted else rng.choice(k, n, p=prior)
         x = rng.normal(size=(n, k)) + 1.2 * np.eye(k)[labels]             # log p(x | c) is 1.2 x_c and the same for all
         split = types.SimpleNamespace(labels=labels, classes=tuple("abc"), prior=prior,
-                                population=np.array([0.2, 0.7, 0.1]) if reweighted else None)
+                                      population=np.array([0.2, 0.7, 0.1]) if reweighted else None)
         found = metrics.evaluate(1.2 * x + np.log(prior), split, bootstrap=1)
         among += found.calibration_floor.low <= found.calibration_error.value <= found.calibration_floor.high
         sure = metrics.evaluate(3 * 1.2 * x + np.log(prior), split, bootstrap=1)

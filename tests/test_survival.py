@@ -101,16 +101,8 @@ def test_the_command_prints_what_happened(capsys):
 @pytest.mark.parametrize("epoch", [0, 2])
 def test_what_is_killed_before_a_validation_is_validated_later(whole, tmp_path, monkeypatch, epoch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    validate = loop.Loop._validate
-
-    def stops(self, number, *rest):
-        if number == epoch:
-            raise KeyboardInterrupt
-        return validate(self, number, *rest)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.Loop, "_validate", stops)
-        with pytest.raises(KeyboardInterrupt):
-            training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
+    with interrupted(monkeypatch, "_validate", epoch):
+        training.fit(model(), survival.patterns(), TINY, cache=tmp_path, progress=False)
     assert told(go_on(next(tmp_path.glob("runs/*/")))) == told(whole)
 
 
