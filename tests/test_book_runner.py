@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medbench import records
 from medbench.book import execute, notebook, runner, stamps
 from medbench.book.assemble import assemble, render
 from medbench.book.chapters import Checkout
@@ -344,6 +345,11 @@ def checkout(place):
     return place
 
 
+def dated(file, name, moment):
+    """The same records under another name and of another day."""
+    return file.model_copy(update={"chapter": name, "created": moment})
+
+
 def test_a_book_from_first_to_last(checkout, capsys):
     took = runner.build(checkout)
     assert set(took) == set(GRAPH) and all(took.values())
@@ -363,6 +369,16 @@ def test_a_book_from_first_to_last(checkout, capsys):
     changed = git(checkout.root, "status", "--porcelain", "-uall").split()[1::2]
     assert changed and all(path.startswith(("book/chapters/", "book/results/")) for path in changed)
     assert str(checkout.root) not in "".join((checkout.root / path).read_text() for path in changed)
+
+    there, here = checkout.committed / "results" / checkout.device_name, checkout.results / checkout.device_name
+    first = records.read(here / "01_first.json")
+    for name, moment in (("10_old", "2026-01-01"), ("10_new", "2026-03-01"), ("01_first", "2026-01-01")):
+        records.write(here / f"{name}.json", dated(first, name, moment))
+        records.write(there / f"{name}.json", dated(first, name, "2026-02-01"))
+    runner.edition(checkout)
+    assert [records.read(there / f"{name}.json").created for name in ("10_old", "10_new", "01_first")] == [
+        "2026-02-01", "2026-03-01", "2026-01-01"]
+    assert "10_old: the committed records are later than those in" in capsys.readouterr().out
 
     edit(checkout.root / "notebooks/02_second.py", "total`", "totals`")
     notebook.sync(checkout)

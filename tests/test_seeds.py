@@ -37,7 +37,7 @@ def fill(place, names=MODELS, count=3):
 
 def test_nothing_recorded_is_shown_as_not_run(place):
     found = seeds.over_seeds("tiny", "cpu")
-    for page in (found.page(), found.calibration(), found.verdicts(), found.sizes()):
+    for page in (found.page(), found.calibration(), found.verdicts(), found.sizes(), found.tries()):
         assert page.to_dict() == {"not run": {"to run it": "python -m medbench campaign tiny"}}
     assert found.limits() == ["not run: python -m medbench campaign tiny"]
     for ax in (found.forest(), found.curve()):
@@ -47,14 +47,14 @@ def test_nothing_recorded_is_shown_as_not_run(place):
 
 def test_the_best_comes_first_with_its_interval_and_its_rate(place):
     fill(place)
-    assert list(seeds.over_seeds("tiny", "cpu").page()) == ["the recipe's rate", "lowest to highest seed"]
+    assert list(seeds.over_seeds("tiny", "cpu").page()) == ["the recipe's rate", "seeds"]
     results.record("phantom.tuned.xca", {"quantity": "rate_factor", "value": 2.0, "unit": "1"}, to=place)
     page = seeds.over_seeds("tiny", "cpu").page()
     assert list(page.index) == ["none", "xca", "softmax"]
     assert page.loc["xca", "the recipe's rate"] == "0.610 [0.500, 0.700]"
     assert page.loc["xca", "its rate"] == "x 2" and page.loc["none", "its rate"] == "not run"
-    assert page.loc["xca", "lowest to highest seed"] == "0.600 to 0.620"
-    assert set(page["its own rate"]) == {"not run"} and set(page["lowest to highest seed, own rate"]) == {"-"}
+    assert page.loc["xca", "seeds"] == "0.600 to 0.620"
+    assert set(page["its own rate"]) == {"not run"} and set(page["seeds, own rate"]) == {"-"}
 
 
 def test_models_are_compared_on_the_seeds_that_all_have(place):
@@ -63,7 +63,7 @@ def test_models_are_compared_on_the_seeds_that_all_have(place):
     found = seeds.over_seeds("tiny", "cpu")
     page = found.page()
     assert page.loc["xca", "the recipe's rate"] == "0.605 (2 of 3 seeds)" and found.common() == [0, 1]
-    assert page.loc["xca", "lowest to highest seed"] == "0.600 to 0.610" and list(page.index)[0] == "none"
+    assert page.loc["xca", "seeds"] == "0.600 to 0.610" and list(page.index)[0] == "none"
     assert set(found.verdicts()["the recipe's rate"]) == {"2 of 3 seeds"}
     assert found.forest().texts[0].get_text() == "2 of 3 seeds: python -m medbench campaign tiny"
 
@@ -118,12 +118,12 @@ def test_a_model_that_kept_its_rate_has_the_same_runs_for_both(place):
     assert found.common("tuned") == [0, 1] and list(page["its rate"]) == ["x 0.5", "x 2", "x 1"]
     assert page.loc["softmax", "its own rate"] == "0.505 (2 of 3 seeds)"
     assert page.loc["xca", "its own rate"] == "0.705 (2 of 3 seeds)"
-    assert page.loc["softmax", "lowest to highest seed, own rate"] == "0.500 to 0.510"
+    assert page.loc["softmax", "seeds, own rate"] == "0.500 to 0.510"
     assert set(found.verdicts()["its own rate"]) == {"2 of 3 seeds"}
     results.record("phantom.tuned.xca", score(0.72), to=place, seed=2)
     results.record("phantom.tuned.none", score(0.72), to=place, seed=2)
     page = seeds.over_seeds("tiny", "cpu").page()
-    assert page.loc["softmax", "lowest to highest seed, own rate"] == page.loc["softmax", "lowest to highest seed"]
+    assert page.loc["softmax", "seeds, own rate"] == page.loc["softmax", "seeds"]
 
 
 def test_a_curve_has_a_line_a_model_over_the_sizes(place):
@@ -161,3 +161,22 @@ def test_ways_to_treat_rare_classes_are_rows(place):
     table = seeds.over_seeds("rare", "cpu").choices()
     assert list(table.loc["focal"]) == [2, "0.550", "0.100 \u2192 0.050"]
     assert list(table.loc["as is"]) == [0, "not run", "not run"]
+
+
+def test_how_a_rate_was_chosen_stands_beside_what_seeds_differ_by(place):
+    fill(place)
+    assert list(seeds.over_seeds("tiny", "cpu").tries()) == ["not run"]
+    for seed, (before, after) in enumerate([(0.90, 0.50), (0.92, 0.51), (0.94, 0.52)]):
+        results.record("phantom.same.xca", score(before, "val_macro_auroc"), to=place, seed=seed)
+        results.record("phantom.tuned.xca", score(after), to=place, seed=seed)
+    tried = score(0.95, "val_macro_auroc", suffix="x0.5"), score(None, "val_macro_auroc", suffix="x2", reason="NaN")
+    results.record("phantom.rates.xca", *tried, to=place, seed=0)
+    for name, factor in (("xca", 0.5), ("none", 1.0)):
+        results.record(f"phantom.tuned.{name}", score(factor, "rate_factor"), to=place)
+    for seed in range(3):
+        results.record("phantom.tuned.softmax", score(0.5), to=place, seed=seed)
+    page = seeds.over_seeds("tiny", "cpu").tries()
+    assert page.loc["xca"].to_dict() == {"x 0.5": "0.950", "x 1": "0.900", "x 2": "diverged", "over seeds": "0.020",
+                                         "chosen": "x 0.5", "brought (points)": "-10.0"}
+    assert page.loc["none"].to_dict() == {"x 0.5": "not run", "x 1": "not run", "x 2": "not run", "over seeds": "-",
+                                          "chosen": "x 1", "brought (points)": "-"}

@@ -9,8 +9,9 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 
-from .. import config, files
+from .. import config, files, records
 from . import notebook as nb
 from .assemble import assemble, output, render
 from .chapters import Checkout
@@ -40,7 +41,10 @@ def build(place: Checkout) -> dict[str, float]:
 
 
 def edition(place: Checkout) -> None:
-    """Bring the book up to date, then copy chapters and this device's records into `book/`, to be committed."""
+    """Bring the book up to date, then copy chapters and this device's records into `book/`, to be committed.
+
+    A chapter and its own records belong together. Of the records of a command the later ones stay.
+    """
     if place.profile == "smoke":
         raise ValueError("profile is 'smoke'; an edition is made with 'laptop' or 'full'")
     build(place)
@@ -48,10 +52,18 @@ def edition(place: Checkout) -> None:
         files.write_bytes(place.executed(name, committed=True), place.executed(name).read_bytes())
     there = place.committed / "results" / place.device_name
     for path in sorted((place.results / place.device_name).glob("*.json")):
-        files.write_bytes(there / path.name, path.read_bytes())
+        if path.stem in place.chapters or not _later(there / path.name, path):
+            files.write_bytes(there / path.name, path.read_bytes())
+        else:
+            print(f"{path.stem}: the committed records are later than those in {path}, and stay")
     files.write_bytes(place.committed / "results" / "EDITION", f"{place.device_name}\n".encode())
     print(f"The edition of {place.device_name} lies in book/chapters and book/results/{place.device_name}")
     html(place)
+
+
+def _later(committed: Path, made: Path) -> bool:
+    """Whether committed records are of a later moment than those made here."""
+    return committed.exists() and (records.read(committed).created or "") > (records.read(made).created or "")
 
 
 def html(place: Checkout) -> None:

@@ -18,12 +18,13 @@ import pandas as pd
 from .. import plots, results
 from ..config import CONTROL
 from ..metrics import FLOOR
-from .campaigns import CAMPAIGNS, REFERENCE, SAME, TUNED, Campaign
+from ..training import SELECTION
+from .campaigns import CAMPAIGNS, FACTORS, REFERENCE, SAME, TUNED, Campaign
 from .tables import ABSENT, of_one_device, with_interval
 
 NOT_RUN = "not run"
 CALLED = {SAME: "the recipe's rate", TUNED: "its own rate"}
-SPREAD = {SAME: "lowest to highest seed", TUNED: "lowest to highest seed, own rate"}
+SPREAD = {SAME: "seeds", TUNED: "seeds, own rate"}
 SCORE = "balanced_accuracy"
 READ = ["chapter", "name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict",
         "images", "seeds"]
@@ -133,6 +134,28 @@ class Seeds:
             return with_interval(*done.iloc[0][["value", "low", "high"]], 3)
         found = self._of_common(recipe, name)
         return f"{found.mean():.3f} ({self.state(recipe)})" if len(found) else NOT_RUN
+
+    def tries(self) -> pd.DataFrame:
+        """How the rates were chosen: a row a model with its AUROC on validation at each rate, with the first seed; its
+        standard deviation over seeds at the recipe's rate, to judge their differences by; the choice, and what it
+        brought in balanced accuracy on the test set, over the seeds that are there."""
+        if TUNED not in self._recipes():
+            return self._waiting()
+        lines = {}
+        for name in self.campaign.models:
+            line, same = lines.setdefault(name, {}), self.runs(SAME, name, SELECTION)
+            for factor in sorted(FACTORS):
+                found = same if factor == 1 else self.rows[
+                    self.rows["name"] == f"{self.campaign.data}.rates.{name}.{SELECTION}.x{factor:g}"]
+                first = found[found.seed == self.campaign.seeds[0]].value
+                line[f"x {factor:g}"] = NOT_RUN if first.empty else \
+                    "diverged" if first.isna().all() else f"{first.iloc[0]:.3f}"
+            line["over seeds"] = f"{same.value.std():.3f}" if len(same) > 1 else ABSENT
+            factor = self._factor(name)
+            line["chosen"] = NOT_RUN if factor is None else f"x {factor:g}"
+            gain = 100 * (self._of_common(TUNED, name).mean() - self._of_common(SAME, name).mean())
+            line["brought (points)"] = NOT_RUN if np.isnan(gain) else ABSENT if factor == 1 else f"{gain:+.1f}"
+        return pd.DataFrame(lines).T
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
