@@ -25,9 +25,9 @@ from .experiment import Experiment, profile_of
 from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
-from .metrics import caveat_column
 from .models import build_model
 from .readers import medmnist
+from .rows import caveat_column
 
 CAMPAIGNS = ("real-mri", "breastmnist", "small-mri", "small-phantom", "curves", "imbalance", "paper-mri",
              "paper-phantom")

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from .counting import BATCH_NORM, LAYER_NORM, POOL, RESIZE, dtype_of, forward, ghost, watch
+from .rows import finding
 
 
 # --------------------------------------------------------------------------------------------- what is counted
@@ -237,7 +238,7 @@ class Counters:
         rows = [{"quantity": q, "value": value, "unit": unit, "suffix": name, "context": {"counter": name}}
                 for q, unit, part in (("macs_counted", "MAC", self.found), ("missed_share", "1", self.missed))
                 for name, value in part.items()]
-        return [*rows, {"quantity": "counters", "value": None, "unit": "1", "text": self.text}]
+        return [*rows, finding(self.text, "counters")]
 
 
 def counters(model: nn.Module, input_size: tuple[int, ...]) -> Counters:

@@ -19,6 +19,7 @@ from .attention import ATTENTION
 from .checks import one_of, whole
 from .latency.timing import CONFIDENCE, median_interval, resampled_rounds, suffix_of
 from .layers import WRITTEN_OUT
+from .rows import finding
 from .scaling import PARTS, Point, sized
 
 
@@ -136,10 +137,9 @@ class Crossover:
                     "reason": None if self.tokens else _words(self)}
         why = None if self.closed_form else "no such N, or nothing in closed form"
         counted = {"quantity": "crossover_closed_form", "value": self.closed_form, "unit": "1", "reason": why}
-        said = {"quantity": "conclusion", "value": None, "unit": "1", "text": self.text}
         own = suffix_of(self.context.get("batch", 1), self.context.get("dtype", "float32"))
         return [row | {"suffix": f"to_{self.reference}.{own}", "model": self.name, "context": about}
-                for row in (measured, counted, said)]
+                for row in (measured, counted, finding(self.text))]
 
 
 def _words(c: Crossover) -> str:

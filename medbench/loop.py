@@ -26,7 +26,8 @@ from .files import write_json
 from .inference import in_chans, predict
 from .scoring import Task
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 30.0          # from one state to the next,
+CHEAP = 0.6                        # if it is written in so many; else as many times longer: it takes 2 % of the time
 SELECTION = "val_macro_auroc"      # what chooses the epoch
 IMAGES = 64                        # at once in validation, if memory allows
 CHECK_STEPS = 20                   # how often the loss is looked at, on a device where looking means waiting
@@ -53,6 +54,7 @@ class Loop:
         self.best: dict[str, torch.Tensor] = {}
         self.every = 1 if world.device.type == "cpu" else CHECK_STEPS
         self.notes: list[str] = []
+        self.writing = 0.0                                   # seconds that the last state took
 
     # ----------------------------------------------------------------------------------------- all of it
     def train(self, about: dict) -> None:
@@ -108,7 +110,7 @@ class Loop:
             self.info["order"] = hashlib.sha256(self.info["order"].encode() + batch.tobytes()).hexdigest()
             self.info["step"] = step + 1
             self.bar.update(len(batch))
-            if step + 1 < end and time.perf_counter() - self.saved > CHECKPOINT_SECONDS and torch.isfinite(total):
+            if step + 1 < end and self._due() and torch.isfinite(total):
                 self._save(total.item())                     # not behind the last step: its validation belongs to it
         self._validate(epoch, total.item() / len(order), prior)
         self._save(0.0)
@@ -228,13 +230,19 @@ class Loop:
         self.saved = time.perf_counter()
         return bool(found)
 
+    def _due(self) -> bool:
+        """Whether it is time to keep another state; a large model's are kept less often."""
+        return time.perf_counter() - self.saved > CHECKPOINT_SECONDS * max(1.0, self.writing / CHEAP)
+
     def _save(self, loss_sum: float) -> None:
         """Keep the state, from the first process; all have the same."""
         self._note_time()
         self.info["loss_sum"] = loss_sum
+        begun = time.perf_counter()
         if self.world.main:
             checkpoint.save_state(self.folder, self.model, self.optimiser, self.best, self.info | {"notes": self.notes})
         self.saved = time.perf_counter()
+        self.writing = self.saved - begun
 
     def _note_time(self) -> None:
         now, cpu = time.perf_counter(), time.process_time()

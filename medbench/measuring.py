@@ -22,6 +22,7 @@ from .config import ALL_MODELS
 from .data import to_input
 from .machine import resolve_device, slug
 from .models import build_model, input_size
+from .rows import finding
 
 MEMORY = "memory"            # a part of `scaling` that is not timed: the peaks of layers
 
@@ -268,8 +269,7 @@ def _kept(found, to: Path | None, about: dict, title: str) -> dict:
                 for row in rows]
         results.record(f"{name}.{model}", rows, to=to)
     [placed] = every.ranking(found.lines())
-    rows = [{"quantity": "conclusion", "value": None, "unit": "1", "text": found.text},
-            {"quantity": "order", "value": None, "unit": "1", "text": placed["order"], "reason": placed["reason"]}]
+    rows = [finding(found.text), finding(placed["order"], "order", reason=placed["reason"])]
     rows = [row | {"suffix": f"b{found.batch}", "context": {"models": sorted(found.rows)}} for row in rows]
     if to:
         results.record(name, rows, to=to)

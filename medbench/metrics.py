@@ -1,7 +1,7 @@
 r"""Scores with intervals, and paired comparison of two models on the same images.
 
-What lives here, top to bottom: `Score` and `Scores`; `evaluate`; tables of classes and of calibration; the bootstrap;
-`compare`, `sign_flip`, `holm`. Comparisons over several seeds: `planned`.
+What lives here, top to bottom: `Score` and `Scores`; `evaluate`; `calibration_scores`; tables of classes and of bins;
+the bootstrap; `compare`, `sign_flip`, `holm`. Comparisons over several seeds: `planned`.
 
 Symbols: n images, k classes, R resamples, $z$ logits (n, k), $\pi$ the class frequencies behind them.
 
@@ -20,11 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .checks import one_of
+from .rows import with_caveats
 from .scoring import BINS, OVERALL, PER_CLASS, Task
 
 CHUNK = 100                                                            # resamples held in memory at once
-FLOOR, FLOOR_DRAWS = "calibration_floor", 200                          # what a calibrated model would score, by chance
-UNSPREAD = ("calibration_error",)                                      # whose resamples lie above it: no interval
+ERROR, FLOOR = "calibration_error", "calibration_floor"
+FLOOR_DRAWS = 200
 
 
 # --------------------------------------------------------------------------------------------- what is returned
@@ -89,15 +90,6 @@ class Scores:
         return [with_caveats(row, self.caveats) for row in rows]
 
 
-def with_caveats(row: dict, caveats: tuple[str, ...]) -> dict:
-    """A record with what has to be said of its data, if anything."""
-    return row | {"context": row.get("context", {}) | {"caveats": list(caveats)}} if caveats else row
-
-
-def caveat_column(caveats: tuple[str, ...]) -> dict[str, str]:
-    """The same as a column of a table in the terminal; none where there is nothing to say."""
-    return {"caveats": "; ".join(caveats)} if caveats else {}
-
 
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
@@ -108,19 +100,18 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
         `caveats`; `prior` (k,): class frequencies behind the logits (default: the split's, those of training);
         `bootstrap`: resamples, 0 for no intervals.
     Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class. The calibration
-        error has no interval: it adds up absolute values, so a resample's noise only ever lifts it.
+        error is that of `calibration_scores`.
     Raises: ValueError for logits of another shape, or logits that are not finite.
     """
     task = Task(logits, split, prior)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
     draws = resamples(task.labels, bootstrap, seed, getattr(split, "groups", None))
     spread = _gather(task.statistics(counts) for counts in draws)
-    low, high = ({name: _percentile(None if name in UNSPREAD else spread.get(name), share, value)
-                  for name, value in point.items()} for share in (2.5, 97.5))
+    low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
+                 for share in (2.5, 97.5))
     support = np.bincount(task.labels, minlength=task.k)
     overall = {name: Score(float(point[name]), float(low[name]), float(high[name]), task.n, task.why(name, point[name]))
-               for name in OVERALL}
-    overall[FLOOR] = _floor(task, seed, bootstrap > 0)
+               for name in OVERALL if name != ERROR} | _calibration(task, seed, bootstrap > 0)
     per_class = {key: {name: Score(float(point[name][c]), float(low[name][c]), float(high[name][c]), int(support[c]),
                                    task.why(name, point[name][c], key)) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
@@ -128,12 +119,22 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
     return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())))
 
 
-def _floor(task: Task, seed: int, interval: bool) -> Score:
-    """The calibration error that chance alone gives."""
-    drawn = task.calibration_floor(FLOOR_DRAWS, seed)
+def calibration_scores(logits, split, *, prior=None, seed: int = 0) -> dict[str, Score]:
+    """The calibration error and the floor under it, what a calibrated model would have by chance.
+
+    The error has no interval: it adds up absolute values, so a resample's noise only ever lifts it. The floor's are the
+    middle 95 % of what was drawn.
+
+    Args: as `evaluate`. Returns: `calibration_error` and `calibration_floor`.
+    """
+    return _calibration(Task(logits, split, prior), seed, True)
+
+
+def _calibration(task: Task, seed: int, interval: bool) -> dict[str, Score]:
+    error, drawn = task.calibration_error(np.ones((1, task.n))), task.calibration_floor(FLOOR_DRAWS, seed)
     low, high = np.percentile(drawn, (2.5, 97.5)) if interval else (math.nan, math.nan)
-    value = float(drawn.mean())
-    return Score(value, float(low), float(high), task.n, task.why(FLOOR, value))
+    values = {ERROR: (float(error[0]), math.nan, math.nan), FLOOR: (float(drawn.mean()), float(low), float(high))}
+    return {name: Score(*value, task.n, task.why(name, value[0])) for name, value in values.items()}
 
 
 def _gather(parts) -> dict[str, np.ndarray]:

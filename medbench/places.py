@@ -31,7 +31,6 @@ KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
     hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
 NO_ROOM = 120.0                                              # seconds for a first answer of the cluster
 PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # variables that tasks on other nodes get
-DEFINITE = ("device", "threads", "precision")                # what `recipe.resolve` makes definite
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ class OnRay(Place):
     def resolve(self, config: TrainingConfig) -> TrainingConfig:
         """As a node of the cluster resolves it, not this machine; one node's answer for all trainings that ask alike.
         """
-        asked = TrainingConfig(**{name: getattr(config, name) for name in DEFINITE})
+        asked = TrainingConfig(**{name: getattr(config, name) for name in recipe.DEFINITE})
         if asked not in self.resolved:
             try:
                 task = self._task(recipe.resolve, asked).remote(asked)
@@ -200,7 +199,7 @@ class OnRay(Place):
                                    f"{self._cpus(asked)} free processors{' and a GPU' if self.gpu else ''}: "
                                    f"`ray status` lists what the nodes have") from error
             self._refuse_too_large(self.resolved[asked])
-        return config.replace(**{name: getattr(self.resolved[asked], name) for name in DEFINITE})
+        return config.replace(**{name: getattr(self.resolved[asked], name) for name in recipe.DEFINITE})
 
     def _refuse_too_large(self, config: TrainingConfig) -> None:
         """Raises RuntimeError where no node could ever take such a training: Ray would let it wait for ever."""

@@ -22,7 +22,8 @@ from functools import cached_property
 import numpy as np
 
 from .checks import in_range, one_of
-from .metrics import far_side, holm, refuse_undefined, resamples, with_caveats
+from .metrics import far_side, holm, refuse_undefined, resamples
+from .rows import with_caveats
 from .scoring import OVERALL, Task
 
 ALPHA, POWER = 0.05, 0.8

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from .config import TrainingConfig
 from .machine import cores, resolve_device
 
+DEFINITE = ("device", "threads", "precision")                # what `resolve` decides
+
 
 # --------------------------------------------------------------------------------------------- auto
 def resolve(config: TrainingConfig) -> TrainingConfig:
-    """The configuration with `device`, `threads` and `precision` made definite.
+    """The configuration with `DEFINITE`, its `device`, `threads` and `precision`, decided for this machine.
 
     Raises: RuntimeError if `cuda` is asked for and there is none.
     """

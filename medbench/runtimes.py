@@ -24,6 +24,7 @@ from .export import Exported, agreement, attempt
 from .latency import BYTES, Ceilings
 from .latency.judging import paired
 from .latency.timing import milliseconds, resampled
+from .rows import finding
 
 BEST = "best"                # the name of the group in which each model has its own runtime
 REFERENCE = "softmax"
@@ -141,7 +142,7 @@ def _rows(made: Exported, timing, rank: int | None, same, limits: Ceilings | Non
              _row("first_call", milliseconds(first), "ms", why),
              same.row("class_agreement") if same else
              _row("class_agreement", None, "1", "no images were given" if made.run else why),
-             {"quantity": "runtime", "value": None, "unit": "1", "text": made.runtime, "context": made.reported}]
+             finding(made.runtime, "runtime", context=made.reported)]
     context = {"batch": made.input_size[0], "dtype": made.dtype, "runtime": made.runtime}
     return [row | {"suffix": f"b{made.input_size[0]}", "context": row.get("context", {}) | context}
             for row in rows]

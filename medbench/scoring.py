@@ -61,7 +61,7 @@ class Task:
     def statistics(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Every score for R resamples; `counts` (R, n) says how often each image was drawn.
 
-        Returns: name -> (R,) for `OVERALL`, (R, k) for `PER_CLASS`.
+        Returns: name -> (R,) for `OVERALL` without the calibration error, (R, k) for `PER_CLASS`.
         """
         weighted = counts * self.weights.astype(counts.dtype)
         total = weighted.sum(1)
@@ -72,15 +72,16 @@ class Task:
         found["top5"] = weighted @ (self.rank < 5) / total if self.k > 5 else np.full(len(counts), np.nan)
         found["majority_top1"] = weighted @ (self.labels == self.majority) / total
         found["brier"] = weighted @ ((self.probabilities - self.truth) ** 2).sum(1) / total
-        found["calibration_error"] = self._calibration(weighted, self.labels) / total
         found["mcc"], found["kappa"] = _agreement(self.confusion(self.answered, weighted))
-        unknown = PRIOR_DEPENDENT if self.absent and self.reweighted else ()
+        unknown = found.keys() & set(PRIOR_DEPENDENT) if self.absent and self.reweighted else ()
         return found | dict.fromkeys(unknown, np.full(len(counts), np.nan))
 
     def statistic(self, quantity: str, counts: np.ndarray) -> np.ndarray:
-        """One of `statistics` (R,); balanced accuracy without the others, which take a hundred times as long."""
+        """One of `OVERALL` (R,); balanced accuracy without the others, which take a hundred times as long."""
         if quantity == "balanced_accuracy":
             return self._decisions(counts)["sensitivity"].mean(1)
+        if quantity == "calibration_error":
+            return self.calibration_error(counts)
         return self.statistics(counts)[quantity]
 
     def confusion(self, decided: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -110,6 +111,13 @@ class Task:
                 gained = np.diff(hits, prepend=0)
             auprc[:, c] = _ratio((gained * hits / np.maximum(hits + false, 1e-30)).sum(1), hits[:, -1])
         return {"auroc": auroc, "auprc": auprc}
+
+    def calibration_error(self, counts: np.ndarray) -> np.ndarray:
+        """The mean gap between probability and frequency, for R resamples (R,)."""
+        if self.absent and self.reweighted:
+            return np.full(len(counts), np.nan)
+        weighted = counts * self.weights.astype(counts.dtype)
+        return self._calibration(weighted, self.labels) / weighted.sum(1)
 
     def calibration_floor(self, draws: int, seed: int) -> np.ndarray:
         r"""The calibration error of a model that is calibrated, on as many images (draws,); above 0 by chance.

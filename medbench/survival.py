@@ -29,6 +29,7 @@ from .data import Data, Split
 from .files import progress as bar
 from .files import read_json
 from .models import build_model
+from .rows import finding
 
 SETTINGS = TrainingConfig(epochs=4, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32", shift=0.1)
 TOO_LONG = 300.0               # seconds after which a training that was not killed counts as hung
@@ -61,7 +62,7 @@ class Outcome:
         counts = {name: getattr(self, name) for name in ("kills", "runs", "resumed", "writing")}
         counts["different"] = len(self.different)
         rows = [{"quantity": name, "value": value, "unit": "1"} for name, value in counts.items()]
-        return [*rows, {"quantity": "conclusion", "value": None, "unit": "1", "text": self.conclusion}]
+        return [*rows, finding(self.conclusion)]
 
 
 # --------------------------------------------------------------------------------------------- kill and look

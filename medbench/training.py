@@ -107,13 +107,14 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     run = Run(model, folder.name, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
               caveats=data.caveats)
     with world.alone_in(folder):
-        run.loaded = checkpoint.load_run(folder) is not None
+        done = checkpoint.load_run(folder)
+        run.loaded = done is not None
         world.agree("run", (folder.name, "finished" if run.loaded else "not finished"))
         if not run.loaded:
             gpus = [world.device] if world.device.type == "cuda" else []
             with recipe.threads(config.threads), torch.random.fork_rng(gpus), _as_given(model, world):
                 Loop(model, data, config, folder, world, workers, progress).train(_about(run))
-    done = checkpoint.load_run(folder, world.patience)
+    done = done or checkpoint.load_run(folder, world.patience)
     if done is None:
         raise RuntimeError(f"the run that just ended cannot be read from {str(folder)!r}; is MEDBENCH_CACHE one folder "
                            f"that every node sees, and is its disk whole?")

@@ -187,6 +187,13 @@ def test_a_comparison_takes_the_same_balanced_accuracy_as_an_evaluation():
         np.testing.assert_array_equal(one.statistic(quantity, counts), one.statistics(counts)[quantity])
 
 
+def test_calibration_alone_is_that_of_an_evaluation():
+    logits, split = task(n=300, k=4, population=True)
+    whole, alone = metrics.evaluate(logits, split, bootstrap=2), metrics.calibration_scores(logits, split)
+    assert alone == {name: whole.overall[name] for name in ("calibration_error", "calibration_floor")}
+    assert Task(logits, split, None).statistic("calibration_error", np.ones((1, 300))) == alone[metrics.ERROR].value
+
+
 def test_pairing_narrows_the_interval():
     logits, split = task(n=600, k=4)
     near = logits + 0.2 * np.random.default_rng(1).normal(size=logits.shape)

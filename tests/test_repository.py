@@ -33,7 +33,7 @@ def tracked():
 # --------------------------------------------------------------------------------------------- imports go one way
 # a module may import those before it; what stands in one group may import the others of the group if it makes no circle
 ORDER = [
-    {"checks"}, {"config", "files", "_torchvision"}, {"experiment"}, {"machine", "records"}, {"results"},
+    {"checks", "rows"}, {"config", "files", "_torchvision"}, {"experiment"}, {"machine", "records"}, {"results"},
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"decoding"}, {"audit", "data"},
     {"scoring"}, {"metrics"}, {"planned", "calibration", "decisions", "recipe", "checkpoint", "distributed"},
@@ -47,7 +47,7 @@ ORDER = [
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
 GENERAL = {"cost", "counting", "latency", "saliency", "viewing", "localisation", "faithfulness", "mixing", "plots"}
-PLAIN = {"checks", "config", "experiment", "files", "machine", "records", "results"}
+PLAIN = {"checks", "config", "experiment", "files", "machine", "records", "results", "rows"}
 
 
 def imports(file):

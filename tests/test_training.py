@@ -2,7 +2,6 @@
 
 import copy
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -78,6 +77,27 @@ def test_an_interrupted_run_ends_with_the_very_same_weights(data, tmp_path, monk
     assert done == list(range(stop, 18))                                    # goes on, does not begin again
     assert torch.equal(weights(run), weights(whole))
     assert run.history == whole.history and run.best_epoch == whole.best_epoch
+
+
+@pytest.mark.parametrize("writing, behind", [(0.125, [0, 4, 6, 10, 12, 16]), (1.5, [0, 6, 12])])
+def test_states_that_take_long_to_write_are_kept_less_often(data, tmp_path, monkeypatch, writing, behind):
+    """A step takes 10 s here, an epoch has six: after more than 30 s, or 75 s; and behind each epoch."""
+    clock, kept = [0.0], []
+    step, save = loop.Loop._step, checkpoint.save_state
+
+    def steps(*args):
+        clock[0] += 10
+        return step(*args)
+
+    def writes(folder, model, optimiser, best, info):
+        clock[0] += writing
+        kept.append(info["step"])
+        return save(folder, model, optimiser, best, info)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(loop.Loop, "_step", steps)
+    monkeypatch.setattr(checkpoint, "save_state", writes)
+    training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    assert kept[:-1] == behind and kept[-1] == 18
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -526,19 +546,6 @@ def test_images_from_elsewhere_get_their_own_rate_and_shift_unless_asked_otherwi
     assert {name: getattr(asked.training, name) for name in experiment.FEW_IMAGES} == experiment.FEW_IMAGES
     assert experiment.Experiment.preset("small", "xca", source="scans/manifest.csv", lr=2e-4).training.lr == 2e-4
     assert experiment.Experiment.preset("small", "xca").training.lr == config.TrainingConfig().lr
-
-
-def test_the_records_of_real_mri_are_those_of_the_command(monkeypatch, tmp_path):
-    """`train --data manifest.csv` and chapter 10 train the same, but for the threads that each may use."""
-    from medbench import commands
-    from medbench.book import real
-    (tmp_path / real.MRI.path).parent.mkdir()
-    monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
-    size = SimpleNamespace(notes=(), classes=("a", "b", "c"), train=range(2076))
-    monkeypatch.setattr(commands, "load_data", lambda config: size)
-    monkeypatch.setattr(commands, "_train", lambda experiment, data, workers: experiment)
-    found, = commands.train(["xca"], "small", str(tmp_path / real.MRI.path), None, 0, "cpu", {"threads": 1})
-    assert found == real.experiment("xca", device="cpu").on(3, 2076)
 
 
 @pytest.mark.parametrize("loss", config.LOSSES)

@@ -15,8 +15,9 @@ from .. import config, grid, metrics, places, planned, results
 from ..checks import one_of
 from ..experiment import Experiment
 from ..models import build_model
+from ..rows import finding
 from ..training import Run, fit, predict
-from .tables import ABSENT, finding, in_words, of_one_device, with_interval
+from .tables import ABSENT, in_words, of_one_device, with_interval
 
 REAL, PUBLISHED = "10_real", "10_medmnist"                     # where the records of real images are kept
 LARGEST = "always the largest class"

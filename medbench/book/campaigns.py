@@ -24,16 +24,17 @@ from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import MOST_EPOCHS, Experiment, profile_of
 from ..files import read_json
-from ..metrics import FLOOR, caveat_column, with_caveats
+from ..metrics import ERROR, FLOOR, calibration_scores
 from ..models import build_model
 from ..recipe import prior_behind
+from ..rows import caveat_column, with_caveats
 from ..scoring import Task
 from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict, run_folder
 from .real import MRI, RealSet
 
 SAME, TUNED = "same", "tuned"
 FACTORS = (1.0, 0.5, 2.0)                                    # times the recipe's learning rate; of equals the first
-SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "calibration_error", FLOOR)   # recorded of every run
+SHOWN = ("balanced_accuracy", "macro_auroc", "top1", ERROR, FLOOR)   # recorded of every run
 REFERENCE = "softmax"
 
 
@@ -196,7 +197,7 @@ class _Going:
             scores.setdefault(name, {})[factor] = known.get(key)
         known = {name: {factor: r.value for factor, r in tried.items() if r.value is not None}
                  for name, tried in scores.items() if all(tried.values())}
-        return {name: chosen(values or {FACTORS[0]: 0.0}) for name, values in known.items()}
+        return {name: chosen(values) for name, values in known.items()}
 
     # ----------------------------------------------------------------------------------------- records
     def record_rate(self, job: grid.Job, opened: data.Data) -> None:
@@ -244,8 +245,8 @@ class _Going:
         """The temperature that validation asks for, and what it does to the error of the test set's probabilities."""
         model = load_run(job.folder).model
         T = temperature(predict(model, opened.val), opened.val, prior=prior)
-        later = evaluate(tempered(job.logits, T, prior), opened.test, prior=prior, bootstrap=self.bootstrap)
-        rows = [later.overall[name].row(name, suffix="tempered") for name in ("calibration_error", FLOOR)]
+        later = calibration_scores(tempered(job.logits, T, prior), opened.test, prior=prior)
+        rows = [score.row(name, suffix="tempered") for name, score in later.items()]
         return [{"quantity": "temperature", "value": T, "unit": "1"}, *rows]
 
     def compared(self, recipe: str, runs: dict[str, list], opened: data.Data) -> list[dict]:
@@ -297,5 +298,6 @@ def _decisions(task: Task) -> dict:
 
 
 def chosen(scores: dict[float, float]) -> float:
-    """The factor with the best score on validation; of equals the one nearest to the recipe's, which is tried first."""
-    return max(sorted(scores, key=FACTORS.index), key=scores.get)
+    """The factor with the best score on validation; of equals the one nearest to the recipe's, which is tried first;
+    without any score the recipe's own."""
+    return max(sorted(scores, key=FACTORS.index), key=scores.get, default=FACTORS[0])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .. import runtimes
 from ..config import ALL_MODELS, MECHANISMS
 from ..export import DTYPES, RUNTIMES
+from ..rows import finding
 from .tables import ABSENT, SHORT
 from .timings import recorded
 
@@ -148,9 +149,8 @@ class Orders:
         quickest, and what matters more, the runtime or the mechanism: as sentences."""
         images = "one image" if batch == 1 else f"{batch} images"
         groups = {key: group for key, group in self.of(batch).items() if any(line["rank"] for line in group.values())}
-        found = {"quantity": "conclusion", "value": None, "unit": "1", "suffix": f"b{batch}"}
         if not groups:
-            return found | {"text": f"On {self.device}, nothing has a rank with {images} at a time."}
+            return finding(f"On {self.device}, nothing has a rank with {images} at a time.", suffix=f"b{batch}")
         first = {name: sum(group.get(name, {}).get("rank") == 1 for group in groups.values()) for name in ALL_MODELS}
         said = ", ".join(f"{name} in {n}" for name, n in sorted(first.items(), key=lambda one: -one[1]) if n)
         beside = {}
@@ -164,13 +164,13 @@ class Orders:
         for runtime, dtype in self.quickest(batch).items():
             types.setdefault(dtype, []).append(runtime)
         kinds = "; ".join(f"{dtype} in {', '.join(types[dtype])}" for dtype in DTYPES if dtype in types)
-        return found | {"text": (
+        return finding(
             f"On {self.device}, with {images} at a time, in {len(groups)} combinations of runtime and number type, "
             f"first or sharing the first place are: {said}." + (f" ResNet-50 is {cnn}." if cnn else "") +
             (f" The quickest number type is {kinds}." if kinds else "") +
             f" In float32 the runtime changes a mechanism's time up to {spread['runtime']:.1f} times, runtime and "
             f"number type together up to {spread['dtype']:.1f} times; within one of the combinations the slowest "
-            f"mechanism takes up to {spread['mechanism']:.1f} times as long as the fastest.")}
+            f"mechanism takes up to {spread['mechanism']:.1f} times as long as the fastest.", suffix=f"b{batch}")
 
 
 def orders(device="auto", batches: tuple[int, ...] = ()) -> Orders:

@@ -9,10 +9,11 @@ from .. import config, data, phantom, saliency
 from ..faithfulness import rank_correlation
 from ..inference import predict
 from ..models import build_model
+from ..rows import finding
 from ..training import fit
 from ..viewing import bootstrap_means, mean_interval
 from .mechanism import experiment
-from .tables import finding, in_words, with_interval
+from .tables import in_words, with_interval
 
 CHEAP = ("gradient",)                                  # methods that explain many images in seconds
 METHODS = ("gradient", "smooth_grad", "integrated_gradients", "occlusion")

@@ -16,7 +16,7 @@ import numpy as np
 from .. import baselines, data, results
 from ..config import ALL_MODELS
 from ..experiment import Experiment
-from ..metrics import caveat_column
+from ..rows import caveat_column
 from ..training import evaluate
 from .benchmark import PUBLISHED, REAL, train_all
 

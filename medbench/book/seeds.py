@@ -17,7 +17,7 @@ import pandas as pd
 
 from .. import plots, results
 from ..config import CONTROL
-from ..metrics import FLOOR
+from ..metrics import ERROR, FLOOR
 from ..training import SELECTION
 from .campaigns import CAMPAIGNS, FACTORS, REFERENCE, SAME, TUNED, Campaign
 from .tables import ABSENT, of_one_device, with_interval
@@ -204,9 +204,8 @@ class Seeds:
             return self._waiting()
         lines = {}
         for name in self.campaign.models:
-            columns = {"error": "calibration_error", "its floor": FLOOR,
-                       "with a temperature": "calibration_error.tempered", "floor then": f"{FLOOR}.tempered",
-                       "temperature": "temperature"}
+            columns = {"error": ERROR, "its floor": FLOOR, "with a temperature": f"{ERROR}.tempered",
+                       "floor then": f"{FLOOR}.tempered", "temperature": "temperature"}
             found = {called: self._of_common(recipe, name, quantity) for called, quantity in columns.items()}
             lines[name] = {called: f"{values.mean():.4f}" if len(values) else NOT_RUN
                            for called, values in found.items()} | {"seeds": len(found["error"])}
@@ -222,7 +221,7 @@ class Seeds:
             line = lines.setdefault(choice.replace("_", " "), {"seeds": len(self.common(choice))})
             for name in self.campaign.models:
                 score, *errors = (self._of_common(choice, name, quantity).mean() for quantity in (
-                    SCORE, "calibration_error", "calibration_error.tempered"))
+                    SCORE, ERROR, f"{ERROR}.tempered"))
                 line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
                 line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else \
                     " \u2192 ".join(f"{error:.3f}" for error in errors)

@@ -1,4 +1,4 @@
-"""What several chapters share: whose records they show, how numbers, verdicts and findings are written."""
+"""What several chapters share: whose records they show, how numbers and verdicts are written."""
 
 from __future__ import annotations
 
@@ -38,8 +38,3 @@ def in_words(verdicts: dict[str, str], words: dict[str, str]) -> str:
     parts = {said: ", ".join(name for name, found in verdicts.items() if found == verdict)
              for verdict, said in words.items()}
     return "; ".join(f"{names} {said}" for said, names in parts.items() if names)
-
-
-def finding(text: str, quantity: str = "conclusion", **more) -> dict:
-    """A sentence that was computed, as a row for `results.record`; `more`: other fields of it, such as `suffix`."""
-    return {"quantity": quantity, "value": None, "unit": "1", "text": text, **more}

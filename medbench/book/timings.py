@@ -11,7 +11,8 @@ import fnmatch
 from .. import crossing, latency, layers, results, scaling
 from ..machine import device_name
 from ..records import ResultFile
-from .tables import ABSENT, SHORT, finding, with_interval
+from ..rows import finding
+from .tables import ABSENT, SHORT, with_interval
 
 SIGNS = {"faster": "+", "slower": "-", "tie": "=", "inconclusive": "?"}      # of a ratio, in a cell
 OTHER = "*"                                                  # of a peer that computes another function

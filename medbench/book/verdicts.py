@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from .. import config, results
 from ..config import MECHANISMS
+from ..rows import finding
 from .campaigns import CAMPAIGNS
 from .mechanism import recorded
 from .seeds import READ, Seeds
-from .tables import ABSENT, finding, in_words, with_interval
+from .tables import ABSENT, in_words, with_interval
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..checks import one_of
+from ..rows import finding
 from .timing import CONFIDENCE, Disturbance, fewest_rounds, milliseconds, samples_needed, suffix_of
 
 VERDICTS = ("reference", "faster", "slower", "tie", "inconclusive")
@@ -73,7 +74,7 @@ class Timing:
                  **({} if self.first_call is not None else {"reason": self.reason or "not timed"})},
                 {"quantity": "output_error", "value": self.error, "unit": "1",
                  **({} if self.error is not None else {"reason": self.reason})},
-                {"quantity": "verdict", "value": None, "unit": "1", "text": self.verdict, "reason": self.reason}]
+                finding(self.verdict, "verdict", reason=self.reason)]
         for p in PERCENTILES:
             why = f"p{p} needs {samples_needed(p)} calls, there are {self.n}"
             rows.append({"quantity": f"latency_p{p}", "value": ms(self.percentiles.get(p)), "unit": "ms",
@@ -220,7 +221,7 @@ class Comparison:
                {"quantity": "rounds", "value": len(self.rounds), "unit": "1", "context": self._by_round()},
                {"quantity": "disturbed_rounds", "value": self.disturbed, "unit": "1", "n": len(self.rounds)},
                {"quantity": "protocol_seconds", "value": self.seconds, "unit": "s"},
-               {"quantity": "conclusion", "value": None, "unit": "1", "text": self.text}]
+               finding(self.text)]
         return rows + [row | {"suffix": suffix, "context": context | row.get("context", {})} for row in run]
 
     def _by_round(self) -> dict:

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..checks import whole
 from ..machine import cores
+from ..rows import finding
 from .comparison import Comparison
 from .judging import judged
 from .protocol import compare
@@ -124,8 +125,8 @@ class SelfTest:
         raw = {kind: {"ratio": [t.ratio for t in trials], "floor": [t.floor for t in trials],
                       "rounds": [t.rounds for t in trials], "disturbed": [t.disturbed for t in trials]}
                for kind, trials in chosen.items()}
-        rows.append({"quantity": "self_test", "value": None, "unit": "1", "text": self.text, "n": len(self.trials),
-                     "context": raw | {"confidence": self.confidence}, "suffix": suffix_of(self.batch, "float32")})
+        rows.append(finding(self.text, "self_test", n=len(self.trials), context=raw | {"confidence": self.confidence},
+                            suffix=suffix_of(self.batch, "float32")))
         return [row | {"context": context | row.get("context", {})} for row in rows]
 
 
