@@ -66,7 +66,7 @@ def begin(to: Path, profile: str | None = None) -> None:
 def resume(to: Path) -> None:
     """Let a file made here hold what the committed one of the same device and chapter holds.
 
-    Of two records for one name and seed the one of the later recipe stays, of one recipe that made here.
+    Of two records for one name and seed the one of the later recipe stays, of one recipe that of the later file.
     """
     to = Path(to)
     committed = edition_root() / to.parent.name / to.name
@@ -75,9 +75,10 @@ def resume(to: Path) -> None:
     with lock(to):
         begun = read(committed)
         own = read(to) if to.exists() else begun.model_copy(update={"records": []})
-        both = sorted([*begun.records, *own.records], key=lambda r: int(r.fingerprints.get("recipe") or 0))
+        older, newer = sorted([begun, own], key=lambda file: file.created or "")
+        both = sorted([*older.records, *newer.records], key=lambda r: int(r.fingerprints.get("recipe") or 0))
         merged = {(r.name, r.seed): r for r in both}
-        write(to, own.model_copy(update={"records": list(merged.values())}))
+        write(to, newer.model_copy(update={"records": list(merged.values())}))
 
 
 def record(subject, *measured, to: Path, seed: int | None = None, profile: str | None = None,

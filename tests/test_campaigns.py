@@ -8,15 +8,15 @@ import pytest
 import medbench as mb
 from medbench import commands, grid, results
 from medbench.book import campaigns
-from medbench.book.campaigns import CAMPAIGNS, Campaign
+from medbench.book.campaigns import CAMPAIGNS, RATES, Campaign
 from medbench.decisions import unpack
 
 SMALL = (("num_train", 24), ("num_val", 20), ("num_test_per_class", 2), ("epochs", 1), ("threads", 1))
 MODELS = ("softmax", "xca", "none")
 TINY = {c.name: c for c in (
-    Campaign("tiny", "10_tiny", "smoke", None, MODELS, (0, 1), changes=SMALL),
-    Campaign("curve", "10_curve", "smoke", None, MODELS[:2], (0,), False, (12, 24), changes=SMALL),
-    Campaign("rare", "10_rare", "smoke", None, MODELS[:1], (0,), False, changes=SMALL,
+    Campaign("tiny", "10_tiny", "smoke", None, MODELS, (0, 1), tuned=2, changes=SMALL),
+    Campaign("curve", "10_curve", "smoke", None, MODELS[:2], (0,), 0, (12, 24), changes=SMALL),
+    Campaign("rare", "10_rare", "smoke", None, MODELS[:1], (0,), 0, changes=SMALL,
              choices=(("as_is", ()), ("even", (("sampling", "balanced"),)), ("sharp", (("loss", "focal"),)))))}
 
 
@@ -61,15 +61,17 @@ def test_a_campaign_records_runs_means_rates_and_comparisons(go):
         assert mean["samples"] == pytest.approx(each) and mean["value"] == pytest.approx(sum(each) / 2)
         assert mean["low"] <= mean["value"] <= mean["high"] and mean["context"]["recipe"] == "same"
         assert found[f"phantom.same.{name}.training_cpu_seconds", 0]["value"] > 0
-        tried = {f: found[f"phantom.rates.{name}.val_macro_auroc.x{f}", 0]["value"] for f in ("0.5", "2")}
-        tried["1"] = found[f"phantom.same.{name}.val_macro_auroc", 0]["value"]
+        tried = {rate: sum(found[f"phantom.{rate}.{name}.val_macro_auroc", seed]["value"] for seed in (0, 1))
+                 for rate in RATES}
         factor = found[f"phantom.tuned.{name}.rate_factor", None]["value"]
-        assert tried[f"{factor:g}"] == max(tried.values())
-        own = found.get((f"phantom.tuned.{name}.balanced_accuracy", 1))           # not trained twice
-        assert (own is None) == (factor == 1)
-        if own:
-            assert own["context"]["lr"] == factor * found[f"phantom.same.{name}.balanced_accuracy", 1]["context"]["lr"]
-        assert found[f"phantom.tuned.{name}.mean.balanced_accuracy", None]["n"] == 20
+        own = next(rate for rate in RATES if RATES[rate] == factor)
+        assert tried[own] == max(tried.values())
+        scored = {rate for rate in RATES if (f"phantom.{rate}.{name}.balanced_accuracy", 1) in found}
+        assert scored == {"same", own}                       # no test score for a rate that was not chosen
+        lr = {rate: found[f"phantom.{rate}.{name}.balanced_accuracy", 1]["context"]["lr"] for rate in scored}
+        assert lr[own] == factor * lr["same"]
+        mean = found[f"phantom.tuned.{name}.mean.balanced_accuracy", None]
+        assert mean["n"] == 20 and f"{name} {own}" in mean["context"]["rates"]
         before, after = (found[f"phantom.same.{name}.calibration_error{end}", 0] for end in ("", ".tempered"))
         assert "low" not in before and after["value"] is not None
         for end in ("", ".tempered"):
@@ -137,11 +139,12 @@ def test_no_test_score_is_made_while_a_rate_is_chosen(go, monkeypatch):
     assert set(campaign.rates()) == set(MODELS) and not seen and not campaign.failed
 
 
-@pytest.mark.parametrize("scores, factor", [
-    ({1.0: 0.6, 0.5: 0.7, 2.0: 0.6}, 0.5), ({0.5: 0.6, 2.0: 0.9, 1.0: 0.8}, 2.0), ({2.0: 0.7, 0.5: 0.7, 1.0: 0.7}, 1.0),
-    ({2.0: 0.5}, 2.0)])
-def test_the_rate_with_the_best_validation_is_chosen_and_of_equals_the_recipes(scores, factor):
-    assert campaigns.chosen(scores) == factor
+@pytest.mark.parametrize("same, half, twice, rate", [
+    ([0.6], [0.7], [0.6], "half"), ([0.8], [0.6], [0.9], "twice"), ([0.7], [0.7], [0.7], "same"),
+    ([0.7, 0.7], [0.9, 0.4], [0.6, 0.7], "same"),            # the mean counts, not the best run
+    ([0.7, 0.7], [0.9, None], [0.6, 0.9], "twice"), ([None], [None], [0.5], "twice"), ([None], [None], [None], "same")])
+def test_the_rate_with_the_best_mean_on_validation_is_chosen_and_of_equals_the_recipes(same, half, twice, rate):
+    assert campaigns.chosen({"twice": twice, "half": half, "same": same}) == rate
 
 
 def test_what_is_recorded_stays_when_a_campaign_is_broken_off(go, monkeypatch):
@@ -246,7 +249,7 @@ def test_a_rate_at_which_a_model_diverges_has_a_record_without_a_value_and_is_no
     monkeypatch.setattr(Beside, "start", start)
     run()
     found = named(to)
-    assert "NaN" in found["phantom.rates.xca.val_macro_auroc.x2", 0]["reason"]
+    assert all("NaN" in found["phantom.twice.xca.val_macro_auroc", seed]["reason"] for seed in (0, 1))
     assert found["phantom.tuned.xca.rate_factor", None]["value"] in (1.0, 0.5)
     monkeypatch.setattr(Beside, "start", lambda *_: pytest.fail("trained again"))
     run()
@@ -261,12 +264,12 @@ def test_a_model_that_diverges_at_every_rate_keeps_the_recipes(go, monkeypatch):
             return self.done.append((key, grid.places.Answer("FloatingPointError: NaN", final=True)))
         return WHOLE(self, key, experiment, logits)
     monkeypatch.setattr(Beside, "start", start)
-    assert campaign.rates()["xca"] == 1.0 and set(campaign.rates()) == set(MODELS) and not campaign.failed
+    assert campaign.rates()["xca"] == "same" and set(campaign.rates()) == set(MODELS) and not campaign.failed
 
 
 def test_the_chosen_rates_are_known_before_their_runs(go, monkeypatch):
     to, run = go
-    monkeypatch.setattr(campaigns._Going, "rates", lambda self: dict.fromkeys(MODELS, 2.0))
+    monkeypatch.setattr(campaigns._Going, "rates", lambda self: dict.fromkeys(MODELS, "twice"))
     lr, base = {name: TINY["tiny"].experiment(name).training.lr for name in MODELS}, []
 
     def stops(self, key, experiment, logits):
@@ -290,7 +293,7 @@ def test_a_campaign_on_real_images_resamples_runs_of_them(monkeypatch, tmp_path)
     monkeypatch.setattr(campaigns.data, "load_data", lambda config: opened)
     found = {}
     for of in (real.MRI, real.RealSet("mine", "mine.csv", "10_mine", "", "")):
-        campaign = Campaign("mine", "10_mine", "smoke", of, ("none",), (0,), changes=SMALL)
+        campaign = Campaign("mine", "10_mine", "smoke", of, ("none",), (0,), 1, changes=SMALL)
         found[of.name] = campaigns._Going(campaign, (0,), "cpu", 20, tmp_path, False, False).ready([("none", 0, 1.0)])
     (ours, seen), (plain, other) = found[real.MRI.name], found["mine"]
     assert list(ours) == list(plain) and seen.test.groups.tolist() == [0, 0, 0, 1, 1, 1] and other.test.groups is None

@@ -86,7 +86,9 @@ def test_comparisons_and_their_sentences(place):
     row = {"quantity": "balanced_accuracy_difference", "value": 3.0, "low": 1.0, "high": 5.0,
            "unit": "percentage point", "text": "xca is better.", "context": about}
     results.record("phantom.planned.same.xca", row, to=place)
-    results.record("phantom.planned.tuned.xca", row | {"value": 4.0, "text": "Also tuned."}, to=place)
+    rates = {"rates": "softmax same, xca twice, none same"}
+    own = row | {"value": 4.0, "text": "Also tuned.", "context": about | rates}
+    results.record("phantom.planned.tuned.xca", own, to=place)
     results.record("phantom.tuned.xca", {"quantity": "rate_factor", "value": 2.0, "unit": "1"}, to=place)
     results.record("phantom.control.same.softmax", row | {"text": "Mixing helps."}, to=place)
     found = seeds.over_seeds("tiny", "cpu")
@@ -101,18 +103,21 @@ def test_comparisons_and_their_sentences(place):
     assert seeds.over_seeds("tiny", "cpu").limits()[0] == "The recipe's rate: Of 2."
     assert [text.get_text() for text in found.forest().texts] == ["better"]
     results.record("phantom.planned.same.xca", row | {"context": about | {"seeds": 2}}, to=place)
+    results.record("phantom.tuned.none", {"quantity": "rate_factor", "value": 0.5, "unit": "1"}, to=place)
     few = seeds.over_seeds("tiny", "cpu")
+    assert few.comparisons("tuned").empty                    # of rates that are no longer chosen
+    assert few.verdicts().loc["xca - softmax", "its own rate"] == "not run"
     assert few.comparisons().empty and few.verdicts().loc["xca - softmax", "the recipe's rate"] == few.state()
 
 
 def test_a_model_that_kept_its_rate_has_the_same_runs_for_both(place):
-    """It is not trained twice, so its own rate has no records of its own: they are those of the recipe's rate."""
+    """It is not trained twice, and has no records of its own: runs are named after their rate."""
     fill(place)
     for name, factor in (("softmax", 1.0), ("xca", 2.0), ("none", 0.5)):
         results.record(f"phantom.tuned.{name}", {"quantity": "rate_factor", "value": factor, "unit": "1"}, to=place)
-    for name in ("xca", "none"):
+    for name, rate in (("xca", "twice"), ("none", "half"), ("softmax", "twice")):        # the last was not chosen
         for seed in (0, 1):
-            results.record(f"phantom.tuned.{name}", score(0.7 + seed / 100), to=place, seed=seed)
+            results.record(f"phantom.{rate}.{name}", score(0.7 + seed / 100), to=place, seed=seed)
     found = seeds.over_seeds("tiny", "cpu")
     page = found.page()
     assert found.common("tuned") == [0, 1] and list(page["its rate"]) == ["x 0.5", "x 2", "x 1"]
@@ -120,8 +125,8 @@ def test_a_model_that_kept_its_rate_has_the_same_runs_for_both(place):
     assert page.loc["xca", "its own rate"] == "0.705 (2 of 3 seeds)"
     assert page.loc["softmax", "seeds, own rate"] == "0.500 to 0.510"
     assert set(found.verdicts()["its own rate"]) == {"2 of 3 seeds"}
-    results.record("phantom.tuned.xca", score(0.72), to=place, seed=2)
-    results.record("phantom.tuned.none", score(0.72), to=place, seed=2)
+    results.record("phantom.twice.xca", score(0.72), to=place, seed=2)
+    results.record("phantom.half.none", score(0.72), to=place, seed=2)
     page = seeds.over_seeds("tiny", "cpu").page()
     assert page.loc["softmax", "seeds, own rate"] == page.loc["softmax", "seeds"]
 
@@ -163,20 +168,21 @@ def test_ways_to_treat_rare_classes_are_rows(place):
     assert list(table.loc["as is"]) == [0, "not run", "not run"]
 
 
-def test_how_a_rate_was_chosen_stands_beside_what_seeds_differ_by(place):
+def test_how_a_rate_was_chosen_stands_beside_what_seeds_differ_by(place, monkeypatch):
+    monkeypatch.setitem(seeds.CAMPAIGNS, "tiny", Campaign("tiny", "10_tiny", models=MODELS, seeds=(0, 1, 2), tuned=2))
     fill(place)
     assert list(seeds.over_seeds("tiny", "cpu").tries()) == ["not run"]
     for seed, (before, after) in enumerate([(0.90, 0.50), (0.92, 0.51), (0.94, 0.52)]):
         results.record("phantom.same.xca", score(before, "val_macro_auroc"), to=place, seed=seed)
-        results.record("phantom.tuned.xca", score(after), to=place, seed=seed)
-    tried = score(0.95, "val_macro_auroc", suffix="x0.5"), score(None, "val_macro_auroc", suffix="x2", reason="NaN")
-    results.record("phantom.rates.xca", *tried, to=place, seed=0)
-    for name, factor in (("xca", 0.5), ("none", 1.0)):
+        results.record("phantom.half.xca", score(after), score(after + 0.4, "val_macro_auroc"), to=place, seed=seed)
+    diverged = score(None, "val_macro_auroc", reason="NaN")
+    results.record("phantom.twice.xca", diverged, to=place, seed=0)
+    results.record("phantom.twice.xca", score(0.9, "val_macro_auroc"), to=place, seed=1)
+    results.record("phantom.half.none", score(0.9, "val_macro_auroc"), to=place, seed=0)      # the second is to come
+    for name, factor in (("xca", 0.5), ("none", 1.0), ("softmax", 1.0)):
         results.record(f"phantom.tuned.{name}", score(factor, "rate_factor"), to=place)
-    for seed in range(3):
-        results.record("phantom.tuned.softmax", score(0.5), to=place, seed=seed)
     page = seeds.over_seeds("tiny", "cpu").tries()
-    assert page.loc["xca"].to_dict() == {"x 0.5": "0.950", "x 1": "0.900", "x 2": "diverged", "over seeds": "0.020",
+    assert page.loc["xca"].to_dict() == {"x 0.5": "0.905", "x 1": "0.910", "x 2": "diverged", "over seeds": "0.020",
                                          "chosen": "x 0.5", "brought (points)": "-10.0"}
     assert page.loc["none"].to_dict() == {"x 0.5": "not run", "x 1": "not run", "x 2": "not run", "over seeds": "-",
                                           "chosen": "x 1", "brought (points)": "-"}

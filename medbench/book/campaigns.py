@@ -6,7 +6,8 @@ What lives here, top to bottom: `Campaign`, what is trained and where its record
 They take hours, so `make book` never does them: chapter 10 shows the committed records. Each run is recorded as its
 training ends, with its decisions, and what is recorded is not trained again: a campaign goes on from its records on any
 machine of the same kind, and from its checkpoints on this one. Rates are compared on validation images alone; a test
-score is made for the recipe's rate and for the chosen one.
+score is made for the recipe's rate and for the chosen one. A run's records are named after its rate, so they stay what
+they are when the choice changes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict, r
 from .real import MRI, RealSet
 
 SAME, TUNED = "same", "tuned"
-FACTORS = (1.0, 0.5, 2.0)                                    # times the recipe's learning rate; of equals the first
+RATES = {SAME: 1.0, "half": 0.5, "twice": 2.0}               # times the recipe's learning rate; of equals the first
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", ERROR, FLOOR)   # recorded of every run
 REFERENCE = "softmax"
 
@@ -42,7 +43,8 @@ REFERENCE = "softmax"
 class Campaign:
     """Which models, how large, with which seeds, on what.
 
-    `tuned`: each model's learning rate is chosen too. `sizes`: training images of the points of a learning curve.
+    `tuned`: with how many of the seeds each model's learning rate is chosen; 0: it is not. `sizes`: training images of
+    the points of a learning curve.
     `choices`: ways to treat rare classes. `changes`: fields that differ from the preset's own.
     """
 
@@ -52,7 +54,7 @@ class Campaign:
     of: RealSet | None = None
     models: tuple[str, ...] = ALL_MODELS
     seeds: tuple[int, ...] = tuple(range(8))
-    tuned: bool = True
+    tuned: int = 1
     sizes: tuple[int, ...] = ()
     choices: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
     changes: tuple[tuple[str, float], ...] = ()
@@ -79,13 +81,13 @@ class Campaign:
 CAMPAIGNS = {c.name: c for c in (
     Campaign("small-mri", "10_seeds_mri", of=MRI),
     Campaign("small-phantom", "10_seeds_phantom"),
-    Campaign("curves", "10_curves", models=MODELS, seeds=(0,), tuned=False, sizes=(500, 1000, 2000, 4000, 8000, 18000)),
-    Campaign("imbalance", "10_imbalance", models=("softmax", "resnet50"), seeds=(0, 1), tuned=False,
+    Campaign("curves", "10_curves", models=MODELS, seeds=(0,), tuned=0, sizes=(500, 1000, 2000, 4000, 8000, 18000)),
+    Campaign("imbalance", "10_imbalance", models=("softmax", "resnet50"), seeds=(0, 1), tuned=0,
              choices=(("cross_entropy", ()), ("balanced_sampling", (("sampling", "balanced"),)),
                       *((loss, (("loss", loss),)) for loss in ("class_weights", "logit_adjustment", "focal")))),
-    Campaign("paper-mri", "10_paper_mri", "paper", MRI, MODELS, (0,), False,
+    Campaign("paper-mri", "10_paper_mri", "paper", MRI, MODELS, (0,), 0,
              changes=(("num_train", 18000), ("epochs", 3))),
-    Campaign("paper-phantom", "10_paper_phantom", "paper", None, MODELS, (0,), False,
+    Campaign("paper-phantom", "10_paper_phantom", "paper", None, MODELS, (0,), 0,
              changes=(("num_train", 18000), ("num_val", 1000), ("epochs", 3))),
 )}
 
@@ -166,45 +168,53 @@ class _Going:
         return self.recorded(quantity)
 
     # ----------------------------------------------------------------------------------------- what is done
-    def trained(self, recipe: str, factors: dict[str, float] | None = None, **changes) -> list[dict]:
-        """All models with all seeds, scored and compared; seeds that were recorded before are compared too."""
-        models, factors = self.campaign.models, factors or {}
+    def trained(self, recipe: str, rates: dict[str, str] | None = None, **changes) -> list[dict]:
+        """All models with all seeds, scored and compared; seeds that were recorded before are compared too.
+
+        `rates`: the name of each model's own rate; runs are named after it, in place of the recipe.
+        """
+        models = self.campaign.models
+        called = {name: recipe if rates is None else rates.get(name, SAME) for name in models}
         seeds = sorted({*self.seeds, *self.campaign.seeds}, key=lambda seed: (seed not in self.seeds, seed))
         pairs = [(seed, name) for seed in seeds for name in models]
-        experiments, opened = self.ready([(name, seed, factors.get(name, 1.0)) for seed, name in pairs], **changes)
+        experiments, opened = self.ready([(name, seed, RATES.get(called[name], 1.0)) for seed, name in pairs],
+                                         **changes)
         now = dict(list(experiments.items())[:len(self.seeds) * len(models)])
-        for name, factor in factors.items():
-            row = {"quantity": "rate_factor", "value": factor, "unit": "1"}
+        for name, rate in (rates or {}).items():
+            row = {"quantity": "rate_factor", "value": RATES[rate], "unit": "1"}
             results.record(f"{self.campaign.data}.{recipe}.{name}", row, to=self.to, data=self.campaign.data)
-        known = self.done("right", now, [f"{recipe}, seed {seed}" for seed, _ in pairs], True,
-                          lambda job: self.record(recipe, job, opened))
+        known = self.done("right", now, [f"{called[name]}, seed {seed}" for seed, name in pairs], True,
+                          lambda job: self.record(called[job.name], job, opened))
         found = {pair: known.get(key) for pair, key in zip(pairs, experiments)}
         whole = [seed for seed in sorted(seeds) if all(found[seed, name] for name in models)]
         runs = {name: [as_logits(unpack(found[seed, name].context["decisions"]), len(opened.classes))
                        for seed in whole] for name in models}
-        return self.compared(recipe, runs, opened) if whole else []
+        return self.compared(recipe, runs, opened, as_text(called)) if whole else []
 
-    def rates(self) -> dict[str, float]:
-        """Each model's factor of the learning rate, chosen on validation with the first seed; all are recorded, and one
-        at which the model diverges has no score. A model without any score keeps the recipe's; one whose trainings
-        failed otherwise is left out."""
-        wanted = [(name, self.campaign.seeds[0], factor) for factor in FACTORS for name in self.campaign.models]
-        experiments, opened = self.ready(wanted)
-        known = self.done(SELECTION, experiments, [f"rate x{factor:g}" for *_, factor in wanted], False,
+    def rates(self) -> dict[str, str]:
+        """The name of each model's own learning rate: that of the highest mean score on validation over the first
+        seeds. A rate at which a run diverged has no score. A model without any score keeps the recipe's; one whose
+        trainings failed otherwise is left out."""
+        seeds = self.campaign.seeds[:self.campaign.tuned]
+        wanted = [(name, seed, rate) for rate in RATES for seed in seeds for name in self.campaign.models]
+        experiments, opened = self.ready([(name, seed, RATES[rate]) for name, seed, rate in wanted])
+        known = self.done(SELECTION, experiments, [f"{rate}, seed {seed}" for _, seed, rate in wanted], False,
                           lambda job: self.record_rate(job, opened), may_diverge=True)
-        scores: dict[str, dict[float, records.Record | None]] = {}
-        for (name, _, factor), key in zip(wanted, experiments):
-            scores.setdefault(name, {})[factor] = known.get(key)
-        known = {name: {factor: r.value for factor, r in tried.items() if r.value is not None}
-                 for name, tried in scores.items() if all(tried.values())}
-        return {name: chosen(values) for name, values in known.items()}
+        found = {of: known.get(key) for of, key in zip(wanted, experiments)}
+        own = {}
+        for name in self.campaign.models:
+            tried = {rate: [found[name, seed, rate] for seed in seeds] for rate in RATES}
+            if all(all(runs) for runs in tried.values()):
+                own[name] = chosen({rate: [run.value for run in runs] for rate, runs in tried.items()})
+        return own
 
     # ----------------------------------------------------------------------------------------- records
     def record_rate(self, job: grid.Job, opened: data.Data) -> None:
-        """How well one rate did on validation; no value where the model diverged at it."""
+        """How well one run did on validation; no value where the model diverged."""
         training = job.experiment.training
         factor = training.lr / self.campaign.experiment(job.name).training.lr
-        row = {"quantity": SELECTION, "unit": "1", "suffix": f"x{factor:g}", "context": {"lr": training.lr}}
+        rate = min(RATES, key=lambda rate: abs(RATES[rate] - factor))
+        row = {"quantity": SELECTION, "unit": "1", "context": {"lr": training.lr}}
         if job.state != "failed":
             row |= {"value": chosen_epoch(read_json(job.folder / "run.json"))[SELECTION]}
         elif diverged(job):
@@ -212,7 +222,7 @@ class _Going:
         else:
             return
         rows = _Printed([with_caveats(row, opened.caveats)], self.prints(job))
-        results.record(f"{self.campaign.data}.rates.{job.name}", rows, to=self.to, seed=training.seed,
+        results.record(f"{self.campaign.data}.{rate}.{job.name}", rows, to=self.to, seed=training.seed,
                        data=self.campaign.data)
 
     def record(self, recipe: str, job: grid.Job, opened: data.Data) -> None:
@@ -249,11 +259,13 @@ class _Going:
         rows = [score.row(name, suffix="tempered") for name, score in later.items()]
         return [{"quantity": "temperature", "value": T, "unit": "1"}, *rows]
 
-    def compared(self, recipe: str, runs: dict[str, list], opened: data.Data) -> list[dict]:
-        """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model."""
+    def compared(self, recipe: str, runs: dict[str, list], opened: data.Data, rates: str) -> list[dict]:
+        """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model. All
+        say with which rates, for a later choice may be another."""
         equal = np.full(len(opened.classes), 1 / len(opened.classes))
         priors = dict.fromkeys(runs, equal)                  # `as_logits` has equal frequencies behind it
-        about = {"to": self.to, "data": self.campaign.data, "preset": self.campaign.preset, "recipe": recipe}
+        about = {"to": self.to, "data": self.campaign.data, "preset": self.campaign.preset, "recipe": recipe,
+                 "rates": rates}
         if REFERENCE not in runs or len(runs) < 2:
             return []
         rivals = [name for name in runs if name not in (REFERENCE, CONTROL)]
@@ -272,6 +284,11 @@ class _Going:
                  "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high,
                  "detectable_points": families["planned"].detectable.get(name), **caveat_column(opened.caveats)}
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
+
+
+def as_text(rates: dict[str, str]) -> str:
+    """The rate of each model, in words."""
+    return ", ".join(f"{name} {rate}" for name, rate in rates.items())
 
 
 def diverged(job: grid.Job) -> bool:
@@ -297,7 +314,8 @@ def _decisions(task: Task) -> dict:
             "context": {"decisions": pack(task.decided)}}
 
 
-def chosen(scores: dict[float, float]) -> float:
-    """The factor with the best score on validation; of equals the one nearest to the recipe's, which is tried first;
-    without any score the recipe's own."""
-    return max(sorted(scores, key=FACTORS.index), key=scores.get, default=FACTORS[0])
+def chosen(scores: dict[str, list[float | None]]) -> str:
+    """The rate with the best mean score on validation, of those that have all; of equals the one that is tried first,
+    and without any the recipe's own."""
+    means = {rate: np.mean(scores[rate]) for rate in RATES if rate in scores and None not in scores[rate]}
+    return max(means, key=means.get, default=SAME)

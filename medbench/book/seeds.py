@@ -19,7 +19,7 @@ from .. import plots, results
 from ..config import CONTROL
 from ..metrics import ERROR, FLOOR
 from ..training import SELECTION
-from .campaigns import CAMPAIGNS, FACTORS, REFERENCE, SAME, TUNED, Campaign
+from .campaigns import CAMPAIGNS, RATES, REFERENCE, SAME, TUNED, Campaign, as_text
 from .tables import ABSENT, of_one_device, with_interval
 
 NOT_RUN = "not run"
@@ -27,7 +27,7 @@ CALLED = {SAME: "the recipe's rate", TUNED: "its own rate"}
 SPREAD = {SAME: "seeds", TUNED: "seeds, own rate"}
 SCORE = "balanced_accuracy"
 READ = ["chapter", "name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict",
-        "images", "seeds"]
+        "images", "seeds", "rates"]
 
 
 def over_seeds(name: str, device="auto") -> Seeds:
@@ -59,15 +59,18 @@ class Seeds:
         return self.rows[own & self.rows.seed.notna()]
 
     def _called(self, recipe: str, name: str, quantity: str = SCORE) -> str:
-        """The name of such records; a model that kept the recipe's rate has no others for its own."""
-        if recipe == TUNED and self._factor(name) == 1:
-            recipe = SAME
-        return f"{self.campaign.data}.{recipe}.{name}.{quantity}"
+        """The name of such records; those at a model's own rate are named after the rate."""
+        of = self._own(name) or TUNED if recipe == TUNED else recipe
+        return f"{self.campaign.data}.{of}.{name}.{quantity}"
 
-    def _factor(self, name: str) -> float | None:
-        """A model's own rate as a multiple of the recipe's; `None` where it is not chosen yet."""
+    def _own(self, name: str) -> str | None:
+        """The name of a model's own rate; `None` where it is not chosen yet."""
         row = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
-        return None if row is None else row["value"]
+        return None if row is None else min(RATES, key=lambda rate: abs(RATES[rate] - row["value"]))
+
+    def _multiple(self, name: str) -> str:
+        """That rate as a multiple of the recipe's, in words."""
+        return NOT_RUN if (own := self._own(name)) is None else f"x {RATES[own]:g}"
 
     def common(self, recipe: str = SAME) -> list[int]:
         """The seeds with which all models were trained."""
@@ -110,15 +113,13 @@ class Seeds:
                 if len(self.campaign.seeds) > 1:
                     line[SPREAD[recipe]] = f"{seeds.min():.3f} to {seeds.max():.3f}" if len(seeds) > 1 else ABSENT
             if TUNED in self._recipes():
-                factor = self._factor(name)
-                line["its rate"] = NOT_RUN if factor is None else f"x {factor:g}"
+                line["its rate"] = self._multiple(name)
             order[name] = self._of_common(SAME, name).mean()
         return pd.DataFrame(lines).T.loc[sorted(order, key=lambda name: -np.nan_to_num(order[name], nan=-1.0))]
 
     def _recipes(self) -> tuple[str, ...]:
-        """The recipe's rate, and the models' own where any run at it is recorded."""
-        tuned = self.rows["name"].str.startswith(f"{self.campaign.data}.{TUNED}.").any()
-        return (SAME, TUNED) if tuned else (SAME,)
+        """The recipe's rate, and the models' own where any is chosen."""
+        return (SAME, TUNED) if any(self._own(name) for name in self.campaign.models) else (SAME,)
 
     def _of_common(self, recipe: str, name: str, quantity: str = SCORE) -> pd.Series:
         """A model's values, one for each seed that all models have."""
@@ -126,41 +127,43 @@ class Seeds:
         return found[found.seed.isin(self.common(recipe))].value
 
     def _mean(self, recipe: str, name: str) -> str:
-        row, wanted = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{SCORE}"), len(self.campaign.seeds)
-        if row is not None and row["seeds"] >= wanted:
+        row = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{SCORE}")
+        if row is not None and self._whole(row, recipe):
             return with_interval(row["value"], row["low"], row["high"], 3)
         done = self.runs(recipe, name)
-        if len(done) == wanted == 1:
+        if len(done) == len(self.campaign.seeds) == 1:
             return with_interval(*done.iloc[0][["value", "low", "high"]], 3)
         found = self._of_common(recipe, name)
         return f"{found.mean():.3f} ({self.state(recipe)})" if len(found) else NOT_RUN
 
     def tries(self) -> pd.DataFrame:
-        """How the rates were chosen: a row a model with its AUROC on validation at each rate, with the first seed; its
-        standard deviation over seeds at the recipe's rate, to judge their differences by; the choice, and what it
-        brought in balanced accuracy on the test set, over the seeds that are there."""
+        """How the rates were chosen: a row a model with its mean AUROC on validation at each rate, over the seeds that
+        chose; its standard deviation over all seeds at the recipe's rate, to judge the differences by; the choice, and
+        what it brought in balanced accuracy on the test set, over the seeds that are there."""
         if TUNED not in self._recipes():
             return self._waiting()
         lines = {}
         for name in self.campaign.models:
-            line, same = lines.setdefault(name, {}), self.runs(SAME, name, SELECTION)
-            for factor in sorted(FACTORS):
-                found = same if factor == 1 else self.rows[
-                    self.rows["name"] == f"{self.campaign.data}.rates.{name}.{SELECTION}.x{factor:g}"]
-                first = found[found.seed == self.campaign.seeds[0]].value
-                line[f"x {factor:g}"] = NOT_RUN if first.empty else \
-                    "diverged" if first.isna().all() else f"{first.iloc[0]:.3f}"
-            line["over seeds"] = f"{same.value.std():.3f}" if len(same) > 1 else ABSENT
-            factor = self._factor(name)
-            line["chosen"] = NOT_RUN if factor is None else f"x {factor:g}"
+            line = {f"x {RATES[rate]:g}": self._tried(rate, name) for rate in sorted(RATES, key=RATES.get)}
+            of_seeds = self.runs(SAME, name, SELECTION).value
             gain = 100 * (self._of_common(TUNED, name).mean() - self._of_common(SAME, name).mean())
-            line["brought (points)"] = NOT_RUN if np.isnan(gain) else ABSENT if factor == 1 else f"{gain:+.1f}"
+            brought = NOT_RUN if np.isnan(gain) else ABSENT if self._own(name) == SAME else f"{gain:+.1f}"
+            lines[name] = line | {"over seeds": f"{of_seeds.std():.3f}" if len(of_seeds) > 1 else ABSENT,
+                                  "chosen": self._multiple(name), "brought (points)": brought}
         return pd.DataFrame(lines).T
+
+    def _tried(self, rate: str, name: str) -> str:
+        """The mean AUROC on validation of the seeds that choose among rates, where all of them are there."""
+        seeds = self.campaign.seeds[:self.campaign.tuned]
+        found = self.runs(rate, name, SELECTION)
+        found = found[found.seed.isin(seeds)].value
+        return NOT_RUN if len(found) < len(seeds) else "diverged" if found.isna().any() else f"{found.mean():.3f}"
 
     def comparisons(self, recipe: str = SAME, kind: str = "planned") -> pd.DataFrame:
         """The planned comparisons for `plots.forest`: percentage points with interval and verdict."""
-        these = self.rows[(self.rows.quantity == f"{SCORE}_difference") & self.rows.seed.isna() & self._whole(self.rows)
-                          & self.rows["name"].str.startswith(f"{self.campaign.data}.{kind}.{recipe}.")]
+        these = self.rows[(self.rows.quantity == f"{SCORE}_difference") & self.rows.seed.isna()
+                          & self.rows["name"].str.startswith(f"{self.campaign.data}.{kind}.{recipe}.")
+                          & self._whole(self.rows, recipe)]
         return these.assign(model=these["first"])[["model", "value", "low", "high", "verdict"]].reset_index(drop=True)
 
     def verdicts(self) -> pd.DataFrame:
@@ -175,19 +178,25 @@ class Seeds:
 
     def _verdict(self, recipe: str, kind: str, name: str) -> str:
         row = self.by_name.get(f"{self.campaign.data}.{kind}.{recipe}.{name}.{SCORE}_difference")
-        if row is None or not self._whole(row):
+        if row is None or not self._whole(row, recipe):
             return self.state(recipe)
         return f"{with_interval(row['value'], row['low'], row['high'], 1)} {row['verdict']}"
 
-    def _whole(self, rows):
-        """Whether comparisons are over all seeds of the campaign."""
-        return rows["seeds"] >= len(self.campaign.seeds)
+    def _whole(self, rows, recipe: str):
+        """Whether means and comparisons are over all seeds of the campaign, and of the rates that are chosen now."""
+        return (rows["seeds"] >= len(self.campaign.seeds)) & self._current(rows, recipe)
+
+    def _current(self, rows, recipe: str):
+        """Whether they are of the rates that are chosen now."""
+        rates = as_text({name: self._own(name) or SAME for name in self.campaign.models})
+        return (rows["rates"] == rates) | (recipe == SAME)
 
     def limits(self) -> list[str]:
         """The smallest difference that would be found, in a sentence for each recipe."""
-        found = {CALLED[recipe]: self.by_name.get(f"{self.campaign.data}.planned.{recipe}.detectable_difference")
+        found = {recipe: self.by_name.get(f"{self.campaign.data}.planned.{recipe}.detectable_difference")
                  for recipe in self._recipes()}
-        said = [f"{called[0].upper()}{called[1:]}: {row['text']}" for called, row in found.items() if row is not None]
+        said = [f"{CALLED[recipe][0].upper()}{CALLED[recipe][1:]}: {row['text']}" for recipe, row in found.items()
+                if row is not None and self._current(row, recipe)]
         return said or [self.left]
 
     def forest(self, recipe: str = SAME, kind: str = "planned"):
