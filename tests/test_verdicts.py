@@ -113,11 +113,11 @@ def test_a_missing_record_is_named(found):
         verdicts.sentences(few)
 
 
-def planned(device, model, verdict, seeds, value=-3.0, data="phantom", **more):
+def planned(device, model, verdict, seeds, value=-3.0, data="phantom", recipe="same", **more):
     text = {"first": model, "second": "softmax", "verdict": verdict, "seeds": seeds, **more}
     row = one("balanced_accuracy_difference", value, "percentage point", low=value - 1, high=value + 1, context=text)
     chapter = {"phantom": "10_seeds_phantom", "brain-tumor-mri": "10_seeds_mri"}[data]
-    results.record(f"{data}.planned.same.{model}", row, to=device / f"{chapter}.json")
+    results.record(f"{data}.planned.{recipe}.{model}", row, to=device / f"{chapter}.json")
     large = row | {"value": 9.0, "context": text | {"seeds": 1, "verdict": "better"}}  # another size
     results.record(f"{data}.planned.same.{model}", large, to=device / f"{chapter.replace('seeds', 'paper')}.json")
 
@@ -152,3 +152,16 @@ def test_what_eight_seeds_said_of_each_data_set(device):
                             "About these data: no patient ids.")
     claim = next(row["text"] for row in verdicts.claims(again(device)) if row["quantity"] == "as_good_as_softmax")
     assert "linformer, performer, xca scored below it; window equivalent to it; fastformer could not be" in claim
+
+
+def test_the_claim_about_the_cnn_says_what_the_learning_rate_does_to_it(device):
+    def claim():
+        return next(row["text"] for row in verdicts.claims(again(device)) if row["quantity"] == "cnn_beaten")
+    planned(device, "resnet50", "undecided", 8, -1.0)
+    assert "learning rate" not in claim()
+    rates = ", ".join(f"{name} {'twice' if name == 'resnet50' else 'same'}" for name in MODELS)
+    planned(device, "resnet50", "better", 8, 7.0, recipe="tuned", rates=rates)
+    assert "learning rate" not in claim()                    # at the rates that are chosen now, of which none is known
+    results.record("phantom.tuned.resnet50", one("rate_factor", 2.0), to=device / "10_seeds_phantom.json")
+    assert ("is -1.0 points [-2.0, +0.0] at the recipe's learning rate and +7.0 points [+6.0, +8.0] with each model at "
+            "its own.") in claim()

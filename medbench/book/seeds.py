@@ -27,7 +27,7 @@ CALLED = {SAME: "the recipe's rate", TUNED: "its own rate"}
 SPREAD = {SAME: "seeds", TUNED: "seeds, own rate"}
 SCORE = "balanced_accuracy"
 READ = ["chapter", "name", "seed", "quantity", "value", "low", "high", "n", "text", "model", "first", "verdict",
-        "images", "seeds", "rates"]
+        "images", "seeds", "rates", "caveats"]
 
 
 def over_seeds(name: str, device="auto") -> Seeds:
@@ -176,9 +176,14 @@ class Seeds:
         return pd.DataFrame({CALLED[recipe]: {row: self._verdict(recipe, *of) for row, of in asked.items()}
                              for recipe in self._recipes()})
 
-    def _verdict(self, recipe: str, kind: str, name: str) -> str:
+    def planned(self, name: str, recipe: str = SAME, kind: str = "planned") -> pd.Series | None:
+        """The record of a planned comparison; `None` until all seeds are in it, at the rates that are chosen."""
         row = self.by_name.get(f"{self.campaign.data}.{kind}.{recipe}.{name}.{SCORE}_difference")
-        if row is None or not self._whole(row, recipe):
+        return row if row is not None and self._whole(row, recipe) else None
+
+    def _verdict(self, recipe: str, kind: str, name: str) -> str:
+        row = self.planned(name, recipe, kind)
+        if row is None:
             return self.state(recipe)
         return f"{with_interval(row['value'], row['low'], row['high'], 1)} {row['verdict']}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from .. import config, results
 from ..config import MECHANISMS
 from ..rows import finding
-from .campaigns import CAMPAIGNS
+from .campaigns import CAMPAIGNS, SAME, TUNED
 from .mechanism import recorded
 from .seeds import READ, Seeds
 from .tables import ABSENT, in_words, with_interval
@@ -29,12 +29,10 @@ class Evidence:
         found = self.table[self.table["name"] == name]
         return None if found.empty else found.sort_values("seed").iloc[0]
 
-    def planned(self, campaign: str, model: str):
-        """A model's planned comparison at the recipe's rate, or None until all seeds of the campaign are in it."""
-        of = CAMPAIGNS[campaign]
-        name = f"{of.data}.planned.same.{model}.balanced_accuracy_difference"
-        found = self.table[(self.table["name"] == name) & (self.table.chapter == of.chapter)]
-        return None if found.empty or found.iloc[0]["seeds"] < len(of.seeds) else found.iloc[0]
+    def seeds(self, name: str) -> Seeds:
+        """The records of a campaign on this device."""
+        campaign = CAMPAIGNS[name]
+        return Seeds(campaign, self.table[self.table.chapter == campaign.chapter].reindex(columns=READ))
 
     def need(self, name: str):
         """The one record of that name. Raises: LookupError naming it and the chapters that record."""
@@ -55,7 +53,7 @@ def evidence(device="auto") -> Evidence:
 def accuracy_of(found: Evidence, model: str):
     """A mechanism's balanced accuracy against softmax on the phantom: over all seeds of the campaign where that is
     recorded, else of one run."""
-    planned = found.planned("small-phantom", model)
+    planned = found.seeds("small-phantom").planned(model)
     return found.need(f"compare.{model}.balanced_accuracy_difference") if planned is None else planned
 
 
@@ -107,16 +105,16 @@ def over_seeds(found: Evidence) -> list[dict]:
     many are."""
     words = {"better": "better than softmax attention", "worse": "worse", "equivalent": "equivalent to it",
              "undecided": "undecided"}
-    rows, table = [], found.table.reindex(columns=READ)
+    rows = []
     for name, called in (("small-phantom", "On the phantom"), ("small-mri", "On real MRI")):
-        campaign = CAMPAIGNS[name]
-        seeds, records = len(campaign.seeds), {m: found.planned(name, m) for m in (*MECHANISMS[1:], "resnet50")}
+        seeds = found.seeds(name)
+        records = {m: seeds.planned(m) for m in (*MECHANISMS[1:], "resnet50")}
         verdicts = {model: record.verdict for model, record in records.items() if record is not None}
-        text = f"{called}, over {seeds} seeds: {in_words(verdicts, words)}." if verdicts else \
-            f"{called}: {Seeds(campaign, table[table.chapter == campaign.chapter]).state()} so far."
+        text = f"{called}, over {len(seeds.campaign.seeds)} seeds: {in_words(verdicts, words)}." if verdicts else \
+            f"{called}: {seeds.state()} so far."
         said = next((record.get("caveats") for record in records.values() if record is not None), None)
         text += f" About these data: {'; '.join(said)}." if isinstance(said, list) else ""
-        rows.append(finding(text, "over_seeds", suffix=campaign.data))
+        rows.append(finding(text, "over_seeds", suffix=seeds.campaign.data))
     return rows
 
 
@@ -162,12 +160,24 @@ def _times(found: Evidence, prefix: str) -> str:
 
 
 def _beside_the_cnn(found: Evidence) -> str:
-    """Which mechanisms scored above the small ResNet, which below it, and whether the claim holds."""
+    """Which mechanisms scored above the small ResNet, which below it, and whether the claim holds; and over all seeds,
+    what the learning rate does to that."""
     verdict = {m: found.need(f"cnn.{m}.balanced_accuracy_difference").verdict for m in MECHANISMS}
     said = in_words(verdict, {"better": "scored above the small ResNet", "worse": "scored below the small ResNet",
                               "undecided": "could not be told from it"})
     holds = "the claim holds" if set(verdict.values()) == {"better"} else "the claim does not hold for all"
-    return f"Here, in these runs, {said}: {holds}."
+    return " ".join([f"Here, in these runs, {said}: {holds}.", *_rate_of_the_cnn(found)])
+
+
+def _rate_of_the_cnn(found: Evidence) -> list[str]:
+    """How the ResNet stands to softmax attention at the recipe's rate and at its own, over all seeds, if known."""
+    seeds = found.seeds("small-phantom")
+    same, own = (seeds.planned("resnet50", recipe) for recipe in (SAME, TUNED))
+    if same is None or own is None:
+        return []
+    same, own = (f"{row.value:+.1f} points [{row.low:+.1f}, {row.high:+.1f}]" for row in (same, own))
+    return [f"Over {len(seeds.campaign.seeds)} seeds the ResNet's difference to softmax attention is {same} at the "
+            f"recipe's learning rate and {own} with each model at its own."]
 
 
 def elsewhere(found: Evidence) -> list[str]:
