@@ -16,7 +16,7 @@ import torch
 from medbench import machine, results
 from medbench.config import DataConfig, ModelConfig, TrainingConfig
 from medbench.experiment import Experiment
-from medbench.records import Record, read
+from medbench.records import Record, ResultFile, read, write
 
 
 class Measured:
@@ -192,6 +192,25 @@ def test_a_newer_schema_and_a_foreign_file_are_refused(to):
 
 
 # --------------------------------------------------------------------------------------------- reading
+@pytest.mark.parametrize("recipes, moments, stays", [
+    (("6", "6"), ("2026-01-01", "2026-02-01"), "made"), (("6", "6"), ("2026-02-01", "2026-01-01"), "committed"),
+    (("6", "6"), ("2026-01-01", "2026-01-01"), "made"), (("6", "5"), ("2026-01-01", "2026-02-01"), "committed"),
+    (("5", "6"), ("2026-02-01", "2026-01-01"), "made")])
+def test_of_two_records_that_of_the_later_recipe_stays_and_then_that_of_the_later_file(
+        tmp_path, monkeypatch, recipes, moments, stays):
+    monkeypatch.setattr(results, "edition_root", lambda: tmp_path / "committed")
+    for place, recipe, moment in zip(("committed", "made"), recipes, moments):
+        print_of = {"fingerprints": {"recipe": recipe}}
+        both = [Record(name="x.right", quantity="right", value=1.0, unit="1", text=place, **print_of),
+                Record(name=f"x.{place}", quantity="right", value=1.0, unit="1", **print_of)]
+        write(tmp_path / place / "some-device" / "10_x.json",
+              ResultFile(device="some-device", chapter="10_x", created=moment, records=both))
+    to = tmp_path / "made" / "some-device" / "10_x.json"
+    results.resume(to)
+    found = {r.name: r.text for r in read(to).records}
+    assert found == {"x.right": stays, "x.committed": None, "x.made": None}
+
+
 @pytest.fixture
 def roots(tmp_path):
     edition, made = tmp_path / "edition", tmp_path / "made"
