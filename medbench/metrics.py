@@ -90,7 +90,6 @@ class Scores:
         return [with_caveats(row, self.caveats) for row in rows]
 
 
-
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
     """Every score of a model on a split, with 95 % intervals from a bootstrap: of images, stratified by class, or of

@@ -212,8 +212,7 @@ class _Going:
     def record_rate(self, job: grid.Job, opened: data.Data) -> None:
         """How well one run did on validation; no value where the model diverged."""
         training = job.experiment.training
-        factor = training.lr / self.campaign.experiment(job.name).training.lr
-        rate = min(RATES, key=lambda rate: abs(RATES[rate] - factor))
+        rate = rate_of(training.lr / self.campaign.experiment(job.name).training.lr)
         row = {"quantity": SELECTION, "unit": "1", "context": {"lr": training.lr}}
         if job.state != "failed":
             row |= {"value": chosen_epoch(read_json(job.folder / "run.json"))[SELECTION]}
@@ -286,6 +285,11 @@ class _Going:
                 for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
 
 
+def rate_of(factor: float) -> str:
+    """The name of the rate that is so many times the recipe's, but for rounding."""
+    return min(RATES, key=lambda rate: abs(RATES[rate] - factor))
+
+
 def as_text(rates: dict[str, str]) -> str:
     """The rate of each model, in words."""
     return ", ".join(f"{name} {rate}" for name, rate in rates.items())
@@ -317,5 +321,5 @@ def _decisions(task: Task) -> dict:
 def chosen(scores: dict[str, list[float | None]]) -> str:
     """The rate with the best mean score on validation, of those that have all; of equals the one that is tried first,
     and without any the recipe's own."""
-    means = {rate: np.mean(scores[rate]) for rate in RATES if rate in scores and None not in scores[rate]}
+    means = {rate: np.mean(scores[rate]) for rate in RATES if None not in scores[rate]}
     return max(means, key=means.get, default=SAME)

@@ -19,7 +19,7 @@ from .. import plots, results
 from ..config import CONTROL
 from ..metrics import ERROR, FLOOR
 from ..training import SELECTION
-from .campaigns import CAMPAIGNS, RATES, REFERENCE, SAME, TUNED, Campaign, as_text
+from .campaigns import CAMPAIGNS, RATES, REFERENCE, SAME, TUNED, Campaign, as_text, rate_of
 from .tables import ABSENT, of_one_device, with_interval
 
 NOT_RUN = "not run"
@@ -66,7 +66,7 @@ class Seeds:
     def _own(self, name: str) -> str | None:
         """The name of a model's own rate; `None` where it is not chosen yet."""
         row = self.by_name.get(f"{self.campaign.data}.{TUNED}.{name}.rate_factor")
-        return None if row is None else min(RATES, key=lambda rate: abs(RATES[rate] - row["value"]))
+        return None if row is None else rate_of(row["value"])
 
     def _multiple(self, name: str) -> str:
         """That rate as a multiple of the recipe's, in words."""
