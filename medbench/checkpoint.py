@@ -7,6 +7,8 @@ pickles.
     model.safetensors              the chosen weights
     state-<step>.safetensors       while training: everything that the next step depends on
     state-<step>.json              how far, the hash of these tensors and its own; written after them
+    memory.json                    while training, where memory ran out: how many images fit at once
+    failure.json                   where the loss became NaN or infinite: the batch and the first layer that broke
 
 Every file is written beside its place and moved there in one step. A state counts when its JSON is there and both
 have the hashes that stand in it, and the last two states are kept. So at any moment, whatever is killed or runs

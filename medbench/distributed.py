@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from .config import TrainingConfig
 from .files import SEEN_LATE, lock
 
+OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"             # lets torchrun forget the addresses of a broken start
+
 
 # --------------------------------------------------------------------------------------------- one process
 class World:
@@ -163,11 +165,16 @@ class Group(World):
 def world(config: TrainingConfig) -> World:
     """The processes of a training.
 
-    Raises: RuntimeError: as many were asked for as were not started.
+    Raises: RuntimeError: as many were asked for as were not started, or torchrun could not start them again.
     """
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if started != config.processes:
         raise RuntimeError(_mismatch(config.processes, started))
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if started > 1 and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise RuntimeError(f"--max-restarts is {restarts}, but torchrun would give addresses of processes that died to "
+                           f"those that it starts again: they fail or hang (pytorch issue 167288); say "
+                           f"{OWN_STORE}=1 torchrun --max-restarts {restarts} ...")
     return World(config) if started == 1 else Group(config)
 
 

@@ -20,9 +20,9 @@ from torch import nn
 from . import checkpoint, recipe
 from .config import TrainingConfig
 from .data import Data, Split, to_input
-from .distributed import World
+from .distributed import OWN_STORE, World
 from .files import progress as bar
-from .files import write_json
+from .files import read_json, write_json
 from .inference import in_chans, predict
 from .scoring import Task
 
@@ -31,6 +31,7 @@ CHEAP = 0.6                        # if it is written in so many; else as many t
 SELECTION = "val_macro_auroc"      # what chooses the epoch
 IMAGES = 64                        # at once in validation, if memory allows
 CHECK_STEPS = 20                   # how often the loss is looked at, on a device where looking means waiting
+LESS = "memory.json"               # in the run's folder: how many images fit at once, where memory ran out
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
@@ -62,7 +63,8 @@ class Loop:
         self.began, self.cpu_began = time.perf_counter(), time.process_time()
         prior = recipe.prior_behind(self.config, self.data.prior)
         restored = self._restore()
-        self.world.agree("step", self.info["step"])          # and wait: reading clears away what was half written
+        stands = self.info["step"], self.info["micro_batch"]
+        self.world.agree("step or micro_batch", stands)      # and wait: reading clears away what was half written
         if not restored:
             recipe.start_at_prior(self.model, prior)
             self._save(0.0)                                  # says before the work whether the folder can be written
@@ -73,6 +75,7 @@ class Loop:
                     self._epoch(self.info["step"] // self.per_epoch, prior)
                 except (RuntimeError, MemoryError) as error:
                     self._less_memory(error)
+                    self._restore()
                 except _Again:
                     self._restore()
         self._finish(about)
@@ -87,6 +90,7 @@ class Loop:
             counted = {name: value for name, value in self.info.items() if name not in ("order", "loss_sum")}
             checkpoint.save_run(self.folder, self.best, {**counted, **about, "digests": digests, "notes": self.notes,
                                                          "samples_seen": len(self.labels) * self.config.epochs})
+            (self.folder / LESS).unlink(missing_ok=True)
 
     def _seen(self) -> int:
         """Images that were seen before."""
@@ -153,24 +157,29 @@ class Loop:
 
     # ----------------------------------------------------------------------------------------- what goes wrong
     def _less_memory(self, error: BaseException) -> None:
-        """Go back to the last state with half as many images at once; other errors, and one image, are raised."""
+        """Note that half as many images fit at once, for `_restore`; other errors, and one image, are raised.
+
+        Of several processes the others wait for the sums of this one, so they all have to start again.
+        """
         if not (isinstance(error, (MemoryError, torch.OutOfMemoryError))
                 or any(text in str(error).lower() for text in NO_MEMORY)):
             raise error
         share = -(-self.config.batch_size // self.world.size)
         now = min(self.info["micro_batch"] or share, share)
-        if self.world.size > 1 or now == 1:
-            raise RuntimeError(f"memory ran out with {now} images at once in each of {self.world.size} processes; set "
-                               f"micro_batch to less, or use a smaller model or image") from error
+        if now == 1:
+            raise RuntimeError(f"memory ran out with 1 image at once in each of {self.world.size} processes; use a "
+                               f"smaller model or image") from error
+        half = -(-now // 2)
+        note = (f"memory ran out at step {self.info['step'] + 1} with {now} images at once; went on with {half} at "
+                f"once, of the same batch")
+        write_json(self.folder / LESS, {"micro_batch": half, "notes": [*self.notes, note]})
+        if self.world.size > 1:
+            raise RuntimeError(f"memory ran out with {now} images at once in process {self.world.rank}; started again, "
+                               f"all {self.world.size} go on with {half} at once; {OWN_STORE}=1 torchrun "
+                               f"--max-restarts 9 starts them again by itself") from error
         self.optimiser.zero_grad(set_to_none=True)
         if self.world.device.type == "cuda":
             torch.cuda.empty_cache()
-        step = self.info["step"]
-        self._restore()
-        self.info["micro_batch"] = -(-now // 2)
-        self.notes.append(f"memory ran out at step {step + 1} with {now} images at once; went on with "
-                          f"{self.info['micro_batch']} at once, of the same batch")
-        self._save(self.info["loss_sum"])                    # a run that is killed now goes on with as few
 
     def _look(self, loss: torch.Tensor, total: torch.Tensor, epoch: int, step: int, batch: np.ndarray,
               images: torch.Tensor) -> None:
@@ -190,13 +199,16 @@ class Loop:
         reason = (f"training {self.name} stopped in epoch {epoch + 1}, step {step + 1}: the loss or its gradient "
                   f"became NaN or infinite. Use a lower lr (now {self.config.lr:g}), a longer warmup or "
                   f"precision='float32'")
-        self.world.unwrap(self.model)                        # the first process looks for the layer alone
-        if self.world.main:
+        self.world.unwrap(self.model)                        # each process looks for the layer alone, in its images
+        looked = where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)
+        seen = np.array([[looked["first_module_not_finite"] is not None]], np.float32)
+        teller = int(self.world.gathered(seen, self.world.size).argmax())      # the first that saw it; 0 if nobody did
+        if self.world.rank == teller:
             about = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "learning_rate": rate,
-                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist()}
+                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist(),
+                     "process": teller}
             write_json(self.folder / "run.json", {"finished": False, "reason": reason})
-            about |= where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)
-            write_json(self.folder / "failure.json", about)
+            write_json(self.folder / "failure.json", about | looked)
         self.world.wait()                                    # where one process ends, torchrun ends the others
         raise FloatingPointError(f"{reason}; {str(self.folder / 'failure.json')!r} has the batch and the first layer "
                                  f"that broke")
@@ -227,6 +239,9 @@ class Loop:
         self.notes = list(dict.fromkeys([*(found or {}).get("notes", []), *self.notes, *said]))
         if found:
             self.info, self.best = {name: found[name] for name in self.info}, best
+        if less := read_json(self.folder / LESS):            # fewer than when that state was kept
+            self.info["micro_batch"] = less["micro_batch"]
+            self.notes = list(dict.fromkeys([*less["notes"], *self.notes]))
         self.saved = time.perf_counter()
         return bool(found)
 

@@ -16,11 +16,12 @@ SCRIPT = ROOT / "tests" / "train_together.py"
 TOLERANCE = 1e-5               # of weights of about 1 after 12 steps, 1 and 2 processes: sums are rounded otherwise
 
 
-def together(cache, count, *arguments, processes=None):
+def together(cache, count, restarts=0, **events):
     """Start the training with torchrun in `count` processes; returns the finished call."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, SCRIPT, cache,
-            processes or count, *arguments]
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, "--max-restarts",
+            restarts, SCRIPT, cache, count, *(f"{name}={number}" for name, number in events.items())]
     clean = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    clean |= {distributed.OWN_STORE: "1"} if restarts else {}
     return subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=300, env=clean,
                           cwd=ROOT / "tests")
 
@@ -61,7 +62,7 @@ def test_all_processes_end_with_the_same_weights_and_the_asked_threads(runs):
 
 @pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(runs, tmp_path):
-    done = together(tmp_path, 2, 7)
+    done = together(tmp_path, 2, die_at=7)
     assert done.returncode != 0
     steps = [int(path.stem.split("-")[1]) for path in tmp_path.glob("runs/*/state-*.json")]
     assert 6 <= max(steps) <= 7                              # the first process was ended soon after the second
@@ -73,7 +74,7 @@ def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(runs, tmp_path):
 @pytest.mark.slow
 def test_each_process_makes_as_many_parts_of_its_share(tmp_path):
     """Shares of 5 and 6 images, 5 at once: the first process has nothing in the second part, and nobody waits."""
-    done = together(tmp_path, 2, -1, 5)
+    done = together(tmp_path, 2, micro_batch=5)
     assert done.returncode == 0, done.stderr[-2000:]
     assert finished(tmp_path)[0]["history"][-1]["loss"] < finished(tmp_path)[0]["history"][0]["loss"]
 
@@ -81,11 +82,35 @@ def test_each_process_makes_as_many_parts_of_its_share(tmp_path):
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_is_told_by_the_first_process_to_the_end(tmp_path):
     """Looking for the layer is a forward of its own, with which no other process may be expected to join."""
-    done = together(tmp_path, 2, -1, 0, 5)
+    done = together(tmp_path, 2, nan_at=5)
     assert done.returncode != 0 and "FloatingPointError" in done.stderr and "closed by peer" not in done.stderr
     found = files.read_json(next(tmp_path.glob("runs/*/failure.json")))
     assert found["step"] == 6 and found["weights_not_finite"] == ["4.weight"]
-    assert found["first_module_not_finite"] == "4"
+    assert found["first_module_not_finite"] == "4" and found["process"] == 0
+
+
+@pytest.mark.slow
+def test_the_layer_is_sought_in_the_images_of_all_processes(tmp_path):
+    done = together(tmp_path, 2, nan_seen_at=5)
+    assert done.returncode != 0 and "FloatingPointError" in done.stderr
+    found = files.read_json(next(tmp_path.glob("runs/*/failure.json")))
+    assert (found["step"], found["first_module_not_finite"], found["process"]) == (6, "2", 1)
+    assert not found["weights_not_finite"] and len(found["positions"]) == 11
+
+
+@pytest.mark.slow
+def test_where_one_process_is_short_of_memory_all_go_on_with_smaller_parts(tmp_path):
+    """The others wait for its sums, so torchrun starts all again; the run is the one that was asked to take such parts.
+    """
+    done = together(tmp_path / "short", 2, restarts=2, bears=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "started again, all 2 go on with 3 at once" in done.stderr
+    assert together(tmp_path / "asked", 2, micro_batch=2).returncode == 0
+    (short, _), (asked, _) = finished(tmp_path / "short"), finished(tmp_path / "asked")
+    assert short["digests"] == asked["digests"] and short["micro_batch"] == 2
+    assert [note.split(";")[0] for note in short["notes"]] == [
+        "memory ran out at step 1 with 6 images at once", "memory ran out at step 1 with 3 images at once"]
+    assert not list((tmp_path / "short").glob("runs/*/memory.json"))
 
 
 @pytest.mark.slow
@@ -93,9 +118,9 @@ def test_processes_with_folders_of_their_own_are_found_out(tmp_path):
     """As on two nodes that do not share MEDBENCH_CACHE; a kill left one of them a state."""
     for rank in (0, 1):
         (tmp_path / f"of-{rank}").mkdir()
-    assert together(tmp_path / "of-0", 2, 7).returncode != 0
+    assert together(tmp_path / "of-0", 2, die_at=7).returncode != 0
     done = together(tmp_path / "of-{rank}", 2)
-    assert done.returncode != 0 and "have another step than process 0" in done.stderr
+    assert done.returncode != 0 and "have another step or micro_batch than process 0" in done.stderr
     assert "is MEDBENCH_CACHE one folder that every node sees" in done.stderr
 
 
@@ -104,6 +129,13 @@ def test_the_number_of_processes_is_the_one_asked_for(monkeypatch, started, aske
     monkeypatch.setenv("WORLD_SIZE", started)
     with pytest.raises(RuntimeError, match=f"processes is {asked} but {started} were started.*nproc-per-node {asked}"):
         distributed.world(config.TrainingConfig(processes=asked, device="cpu"))
+
+
+def test_restarts_that_would_hang_are_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": 2, "TORCHELASTIC_MAX_RESTARTS": 3, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(RuntimeError, match=f"max-restarts is 3.*{distributed.OWN_STORE}=1 torchrun --max-restarts 3"):
+        distributed.world(config.TrainingConfig(processes=2, device="cpu"))
 
 
 def test_a_launcher_that_starts_one_process_silently_is_found_out(monkeypatch):

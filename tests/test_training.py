@@ -317,7 +317,7 @@ def test_processes_draw_their_own_dropout(data, tmp_path):
 
 def test_one_image_that_does_not_fit_is_an_error_that_helps(data, tmp_path, monkeypatch):
     short_of_memory(monkeypatch, 0, MemoryError())
-    with pytest.raises(RuntimeError, match="memory ran out with 1 images at once.*smaller model or image"):
+    with pytest.raises(RuntimeError, match="memory ran out with 1 image at once.*smaller model or image"):
         training.fit(plain(), data, TINY, cache=tmp_path, progress=False)
 
 

@@ -1,6 +1,10 @@
 """What the tests of several processes start with torchrun: one tiny training, by as many processes as were asked for.
 
-    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [DIE_AT_STEP [MICRO_BATCH [NAN_AT_STEP]]]
+    torchrun --nproc-per-node 2 train_together.py CACHE PROCESSES [NAME=NUMBER ...]
+
+`micro_batch`: images at once in each process. `nan_at`: before this step, a weight becomes NaN in all. What happens to
+the second process alone: `die_at`, it is killed at this step; `nan_seen_at`, from this step on layer 2 answers NaN to
+its images; `bears`, with more images at once its memory runs out.
 """
 
 import os
@@ -44,29 +48,38 @@ def first_all_read_then_one_writes(cache: Path, rank: str) -> None:
     checkpoint.load_state, checkpoint.save_state = slowly, watched
 
 
-def main(cache: str, processes: str, die_at: str = "-1", micro_batch: str = "0", nan_at: str = "-1") -> None:
+def main(cache: str, processes: str, micro_batch: int = 0, nan_at: int = -1, die_at: int = -1, nan_seen_at: int = -1,
+         bears: int = 99) -> None:
     loop.CHECKPOINT_SECONDS = 0.0
-    step, threads, steps = loop.Loop._step, set(), []
+    rank = os.environ.get("RANK", "0")
+    second, step, loss, threads, steps = rank == "1", loop.Loop._step, loop.Loop._loss, set(), []
 
-    def dies(self, number, *rest):
+    def happens(self, number, *rest):
         steps.append(number)
         threads.add(torch.get_num_threads())
-        if number == int(die_at) and os.environ.get("RANK") == "1":
+        if second and number == die_at:
             os.kill(os.getpid(), 9)
-        if number == int(nan_at):
+        if number == nan_at:
             with torch.no_grad():
                 self.model[4].weight[0, 0] = float("nan")
+        if second and number == nan_seen_at:
+            self.model[2].register_forward_hook(lambda module, inputs, output: output * float("nan"))
         return step(self, number, *rest)
-    loop.Loop._step = dies
-    rank = os.environ.get("RANK", "0")
+
+    def is_short(self, images, labels):
+        if second and len(images) > bears:
+            raise MemoryError
+        return loss(self, images, labels)
+    loop.Loop._step, loop.Loop._loss = happens, is_short
     cache = cache.format(rank=rank)
     if processes != "1":
         first_all_read_then_one_writes(Path(cache), rank)
-    settings = SETTINGS.replace(processes=int(processes), micro_batch=int(micro_batch))
+    settings = SETTINGS.replace(processes=int(processes), micro_batch=micro_batch)
     run = training.fit(net(), survival.patterns(), settings, cache=cache, progress=False)
     Path(cache, f"rank-{rank}.txt").write_text(f"{run.digests['weights']} {threads} {len(run.history)} "
                                                f"from step {min(steps)}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    words = [word.split("=") for word in sys.argv[3:]]
+    main(*sys.argv[1:3], **{name: int(number) for name, number in words})
