@@ -525,7 +525,7 @@ over_seeds("imbalance", book.device).choices()
 large = {label: over_seeds(name, book.device)
          for label, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
 pd.DataFrame({label: found.page()["the recipe's rate"] if len(found.rows)
-              else pd.Series({"any model": found.left}) for label, found in large.items()})
+              else pd.Series({"any model": found.state()}) for label, found in large.items()})
 
 # %% [markdown]
 # One seed each cannot rank them. Where the table has numbers, it shows how far the large models come by the same recipe.

@@ -111,7 +111,7 @@ class Seeds:
                 seeds = self._of_common(recipe, name)
                 line[CALLED[recipe]] = self._mean(recipe, name)
                 if len(self.campaign.seeds) > 1:
-                    line[SPREAD[recipe]] = f"{seeds.min():.3f} to {seeds.max():.3f}" if len(seeds) > 1 else ABSENT
+                    line[SPREAD[recipe]] = f"{seeds.min():.3f}\u2013{seeds.max():.3f}" if len(seeds) > 1 else ABSENT
             if TUNED in self._recipes():
                 line["its rate"] = self._multiple(name)
             order[name] = self._of_common(SAME, name).mean()
