@@ -177,7 +177,7 @@ def test_a_curve_has_a_point_for_each_size_and_as_many_images_are_seen(go):
         record = found[f"phantom.n{size}.softmax.balanced_accuracy", 0]
         assert record["context"]["images"] == size
         assert record["context"]["epochs"] == 24 / size                      # as many steps
-    assert CAMPAIGNS["curves"].epochs(500) == 32 and CAMPAIGNS["curves"].epochs(4000) == 14
+    assert CAMPAIGNS["curves"].epochs(500) == 108 and CAMPAIGNS["curves"].epochs(4000) == 14
 
 
 def test_each_way_to_treat_rare_classes_is_trained_and_scored_with_the_prior_that_it_leaves(go, monkeypatch):

@@ -23,7 +23,7 @@ from ..calibration import temperature, tempered
 from ..checkpoint import chosen_epoch
 from ..config import ALL_MODELS, CONTROL, MODELS
 from ..decisions import as_logits, pack, unpack
-from ..experiment import MOST_EPOCHS, Experiment, profile_of
+from ..experiment import Experiment, profile_of
 from ..files import read_json
 from ..metrics import ERROR, FLOOR, calibration_scores
 from ..models import build_model
@@ -65,9 +65,9 @@ class Campaign:
         return self.of.name if self.of else "phantom"
 
     def epochs(self, size: int) -> int:
-        """How often a learning curve shows each of `size` images: as many steps as with all, at most 32 times each."""
+        """How often a learning curve shows each of `size` images: as many steps as with all."""
         whole = self.experiment(self.models[0])
-        return max(1, min(MOST_EPOCHS, round(whole.data.num_train * whole.training.epochs / size)))
+        return max(1, round(whole.data.num_train * whole.training.epochs / size))
 
     def experiment(self, name: str, seed: int = 0, device: str = "auto", factor: float = 1.0, **changes) -> Experiment:
         """One training, at the recipe's learning rate times a factor."""
