@@ -164,7 +164,7 @@ def test_ways_to_treat_rare_classes_are_rows(place):
                 score(0.05, "calibration_error", suffix="tempered")]
         results.record("phantom.focal.softmax", rows, to=to, seed=seed)
     table = seeds.over_seeds("rare", "cpu").choices()
-    assert list(table.loc["focal"]) == [2, "0.550", "0.100 \u2192 0.050"]
+    assert list(table.loc["focal"]) == [2, "0.500, 0.600", "0.1000 \u2192 0.0500"]
     assert list(table.loc["as is"]) == [0, "not run", "not run"]
 
 

@@ -226,19 +226,19 @@ class Seeds:
         return pd.DataFrame(lines).T
 
     def choices(self) -> pd.DataFrame:
-        """A row for each way to treat rare classes: each model's mean balanced accuracy, and its calibration error
-        before and after one temperature, over the seeds with which all models were trained so."""
+        """A row for each way to treat rare classes: each model's balanced accuracy seed by seed, and its mean calibration
+        error before and after one temperature, over the seeds with which all models were trained so."""
         if not len(self.rows):
             return self._waiting()
         lines = {}
         for choice, _ in self.campaign.choices:
             line = lines.setdefault(choice.replace("_", " "), {"seeds": len(self.common(choice))})
             for name in self.campaign.models:
-                score, *errors = (self._of_common(choice, name, quantity).mean() for quantity in (
-                    SCORE, ERROR, f"{ERROR}.tempered"))
-                line[name] = NOT_RUN if np.isnan(score) else f"{score:.3f}"
+                scores = self._of_common(choice, name)
+                errors = [self._of_common(choice, name, quantity).mean() for quantity in (ERROR, f"{ERROR}.tempered")]
+                line[name] = ", ".join(f"{score:.3f}" for score in scores) or NOT_RUN
                 line[f"{name}, error"] = NOT_RUN if np.isnan(errors).any() else \
-                    " \u2192 ".join(f"{error:.3f}" for error in errors)
+                    " \u2192 ".join(f"{error:.4f}" for error in errors)
         return pd.DataFrame(lines).T
 
     def sizes(self) -> pd.DataFrame:
