@@ -23,15 +23,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import loop, training
+from . import checkpoint, loop, training
 from .config import TrainingConfig
 from .data import Data, Split
 from .files import progress as bar
-from .files import read_json
+from .files import read_json, write_bytes
 from .models import build_model
 from .rows import finding
 
 SETTINGS = TrainingConfig(epochs=4, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32", shift=0.1)
+FIRST = "first-step.txt"       # of a start, in the folder of its run
 TOO_LONG = 300.0               # seconds after which a training that was not killed counts as hung
 
 
@@ -39,9 +40,9 @@ TOO_LONG = 300.0               # seconds after which a training that was not kil
 class Outcome:
     """What came of the kills.
 
-    `kills` landed, in `runs` trainings; `resumed`: how many of the starts went on from a state; `writing`: how many
-    kills left a half written file; `different`: runs whose result is not that of the undisturbed one, with what
-    differs.
+    `kills` landed, in `runs` trainings; `resumed`: how many starts took a step behind the first one as their first;
+    `writing`: how many kills left a half written file; `different`: runs whose result is not that of the undisturbed
+    one, with what differs, and starts that did not go on from the last state.
     """
 
     kills: int
@@ -88,8 +89,13 @@ def survive(kills: int = 50, *, seed: int = 0, settings: TrainingConfig = SETTIN
                 cache = place / f"run-{runs}"
                 while True:
                     limit = rng.uniform(0, seconds) if landed < kills else None
-                    resumed += bool(list(cache.glob("runs/*/state-*.json")))
-                    if _run(context, cache, settings, limit):
+                    wanted = _last_step(cache)
+                    ended = _run(context, cache, settings, limit)
+                    if (first := _first_step(cache)) is not None:          # not killed before its first step
+                        resumed += first > 0
+                        different += [f"run {runs}: began at step {first}, with a state of step {wanted}"] \
+                            if first != wanted else []
+                    if ended:
                         break
                     landed += 1
                     writing += bool(list(cache.glob("runs/*/.*")))
@@ -131,6 +137,19 @@ def _run(context, cache: Path, settings: TrainingConfig, limit: float | None) ->
     return True
 
 
+def _last_step(cache: Path) -> int:
+    """How many steps the last state has behind it; 0 where there is none."""
+    return max(map(checkpoint.last_step, cache.glob("runs/*/")), default=0)
+
+
+def _first_step(cache: Path) -> int | None:
+    """The first step that a start took, of the last start; `None` if it took none."""
+    file = cache / FIRST
+    found = int(file.read_text()) if file.exists() else None
+    file.unlink(missing_ok=True)
+    return found
+
+
 def _told(cache: Path) -> dict:
     """What a finished run's folder tells, without times."""
     info = read_json(next(cache.glob("runs/*/run.json")))
@@ -152,6 +171,7 @@ def train(cache: Path, settings: TrainingConfig) -> None:
     Its weights lie in memory as those of a ResNet do, channels last: the optimiser's state has to lie so again.
     """
     loop.CHECKPOINT_SECONDS = 0.0
+    loop.Loop._step = _noting_the_first(loop.Loop._step, cache / FIRST)
     tqdm.set_lock(threading.RLock())                         # by default a semaphore, which a kill would leave behind
     data = patterns()
     model = build_model("softmax", "smoke", num_classes=3, img_size=32, depths=(1, 1), embed_dims=(8, 16),
@@ -160,6 +180,15 @@ def train(cache: Path, settings: TrainingConfig) -> None:
     with torch.inference_mode():
         logits = training.predict(run.model, data.test)
     cache.joinpath("test.txt").write_text(repr(logits.tolist()))
+
+
+def _noting_the_first(step, file: Path):
+    """`Loop._step`, which writes the number of the first step to a file."""
+    def noting(self, number, *rest):
+        if not file.exists():
+            write_bytes(file, str(number).encode())
+        return step(self, number, *rest)
+    return noting
 
 
 def patterns(sizes=(44, 15, 15), side: int = 32, classes: int = 3, seed: int = 0) -> Data:

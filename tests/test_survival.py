@@ -67,6 +67,20 @@ def test_five_kills_at_random_moments_change_nothing():
     assert outcome.kills == 5 and outcome.different == () and outcome.runs >= 1
 
 
+def forgetful(cache, settings):
+    """The training that is killed, if no state could be read."""
+    checkpoint.load_state = lambda *_: (None, {}, [])
+    survival.train(cache, settings)
+
+
+def test_the_harness_sees_starts_that_begin_anew(monkeypatch):
+    """They end with the same bits, too."""
+    monkeypatch.setattr(survival, "train", forgetful)
+    outcome = survival.survive(8, seed=1, show=False)
+    assert outcome.resumed == 0 and outcome.different
+    assert all("began at step 0, with a state of step" in said for said in outcome.different)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"precision": "bfloat16", "threads": 2}], ids=["float32", "bfloat16"])
 def test_twenty_kills_at_random_moments_change_nothing(changes):
