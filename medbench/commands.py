@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, places, results, saliency, training
+from . import checkpoint, distributed, places, results, saliency, training
 from . import grid as grid_module
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, DataConfig, model_config
@@ -138,6 +138,7 @@ def train(names, preset, source, profile, seed, device, overrides, workers: int 
     experiments = [Experiment.preset(preset, name, seed, profile, **given) for name in names]
     for experiment in experiments:
         build_model(experiment.model)                        # refuses what cannot be built before any image is drawn
+    distributed.check_started(experiments[0].training.processes)
     data = load_data(experiments[0].data)
     print("\n".join(data.notes), file=sys.stderr)
     return [_train(e.on(len(data.classes), len(data.train), keep_epochs="epochs" in overrides), data, workers)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,7 @@ class Group(World):
     patience = SEEN_LATE
 
     def __init__(self, config: TrainingConfig):
-        try:
-            from accelerate import Accelerator
-        except ImportError as error:
-            raise ImportError("several processes need the package accelerate; say pip install "
-                              "accelerate") from error
+        from accelerate import Accelerator
         self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         if self.size != config.processes:
@@ -165,22 +162,34 @@ class Group(World):
 def world(config: TrainingConfig) -> World:
     """The processes of a training.
 
-    Raises: RuntimeError: as many were asked for as were not started, or torchrun could not start them again.
+    Raises: as `check_started`.
     """
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if started != config.processes:
-        raise RuntimeError(_mismatch(config.processes, started))
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    return World(config) if check_started(config.processes) == 1 else Group(config)
+
+
+def check_started(asked: int) -> int:
+    """How many processes were started, for the training that `asked` wants.
+
+    Raises: RuntimeError: others than were asked for, or such that torchrun could not start them again. ImportError:
+        there is no accelerate for several.
+    """
+    started, restarts = (int(os.environ.get(name, value)) for name, value in (
+        ("WORLD_SIZE", "1"), ("TORCHELASTIC_MAX_RESTARTS", "0")))
+    if started != asked:
+        raise RuntimeError(_mismatch(asked, started))
+    if started > 1 and not find_spec("accelerate"):
+        raise ImportError("several processes need the package accelerate; say pip install accelerate")
     if started > 1 and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise RuntimeError(f"--max-restarts is {restarts}, but torchrun would give addresses of processes that died to "
                            f"those that it starts again: they fail or hang (pytorch issue 167288); say "
                            f"{OWN_STORE}=1 torchrun --max-restarts {restarts} ...")
-    return World(config) if started == 1 else Group(config)
+    return started
 
 
 def _mismatch(asked: int, started: int) -> str:
-    return (f"processes is {asked} but {started} were started; start them with torchrun --nproc-per-node {asked} "
-            f"-m medbench train ... --set processes={asked}")
+    return (f"processes is {asked} but {started} were started; say --set processes={started}, or start as many as you "
+            f"ask for" + (f": torchrun --standalone --nproc-per-node {asked} -m medbench train ... --set "
+                          f"processes={asked}" if asked > 1 else ", without torchrun"))
 
 
 # --------------------------------------------------------------------------------------------- batch normalisation
@@ -204,7 +213,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         sums = all_reduce(sums * float(self.counted))
         count, C = sums[-1], x.shape[1]
         mean, square = sums[:C] / count, sums[C:2 * C] / count
-        variance = square - mean**2
+        variance = (square - mean**2).clamp(min=0)           # a difference of rounded numbers
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -150,10 +150,13 @@ class Loop:
         empty = not len(labels)
         if empty:
             images = torch.zeros((1, *self.data.train.images.shape[1:]), dtype=torch.uint8, device=self.world.device)
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"), \
-                self.world.uncounted(self.model, empty):
+        with self._precision(), self.world.uncounted(self.model, empty):
             logits = self.wrapped(to_input(images, self.in_chans))
         return 0.0 * logits.float().sum() if empty else self.loss.sum(logits, labels)
+
+    def _precision(self):
+        """The context of a forward: matrix products in bf16 where the recipe says so."""
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
     # ----------------------------------------------------------------------------------------- what goes wrong
     def _less_memory(self, error: BaseException) -> None:
@@ -191,22 +194,23 @@ class Loop:
         if self.every > 1:                                   # it may have been any of the last steps
             self.every = 1
             raise _Again
-        self._fail(epoch, step, batch, images, loss.item())
+        self._fail(epoch, step, self.data.train, batch, images, loss.item())
 
-    def _fail(self, epoch: int, step: int, batch: np.ndarray, images: torch.Tensor, loss: float) -> None:
-        """Write `failure.json` and raise."""
+    def _fail(self, epoch: int, step: int, split: Split, rows: np.ndarray, images: torch.Tensor, loss: float) -> None:
+        """Write `failure.json` and raise; `rows` of a split broke it, `images` are this process' share of them."""
         rate = self.optimiser.param_groups[0]["lr"]
         reason = (f"training {self.name} stopped in epoch {epoch + 1}, step {step + 1}: the loss or its gradient "
                   f"became NaN or infinite. Use a lower lr (now {self.config.lr:g}), a longer warmup or "
                   f"precision='float32'")
         self.world.unwrap(self.model)                        # each process looks for the layer alone, in its images
-        looked = where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)
+        with self._precision():
+            looked = where_it_breaks(self.model, to_input(images, self.in_chans) if len(images) else None)
         seen = np.array([[looked["first_module_not_finite"] is not None]], np.float32)
         teller = int(self.world.gathered(seen, self.world.size).argmax())      # the first that saw it; 0 if nobody did
         if self.world.rank == teller:
             about = {"epoch": epoch + 1, "step": step + 1, "loss": str(loss), "learning_rate": rate,
-                     "images": np.asarray(self.data.train.indices)[batch].tolist(), "positions": batch.tolist(),
-                     "process": teller}
+                     "split": split.name, "images": np.asarray(split.indices)[rows].tolist(),
+                     "positions": rows.tolist(), "process": teller}
             write_json(self.folder / "run.json", {"finished": False, "reason": reason})
             write_json(self.folder / "failure.json", about | looked)
         self.world.wait()                                    # where one process ends, torchrun ends the others
@@ -223,8 +227,9 @@ class Loop:
             at_once = min(IMAGES, self.info["micro_batch"] or IMAGES)
             logits = predict(self.model, part, batch_size=at_once, precision=self.config.precision)
         logits = self.world.gathered(logits, len(val))
-        if not np.isfinite(logits).all():
-            self._fail(epoch, self.info["step"] - 1, np.empty(0, int), torch.empty(0), float("nan"))
+        if len(broken := np.flatnonzero(~np.isfinite(logits).all(1))):
+            images = torch.from_numpy(val.images[np.intersect1d(mine, broken)[:IMAGES]]).to(self.world.device)
+            self._fail(epoch, self.info["step"] - 1, val, broken, images, float("nan"))
         scores = validation_scores(logits, val, prior)
         history, seen = self.info["history"], (epoch + 1) * len(self.labels)
         history.append({"epoch": epoch + 1, "samples_seen": seen, "loss": loss, **scores})

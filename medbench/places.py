@@ -166,6 +166,9 @@ class OnRay(Place):
             import ray
         except ImportError as error:
             raise ImportError("--ray needs the package ray; say pip install 'ray>=2.60'") from error
+        if tuple(map(int, ray.__version__.split(".")[:2])) < (2, 60):
+            raise ImportError(f"ray is {ray.__version__}, which may let in whoever reaches its ports; on every "
+                              f"node, say pip install 'ray>=2.60'")
         self.ray, self.address = ray, address
         self.refs: dict = {}
         self.resolved: dict[TrainingConfig, TrainingConfig] = {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from medbench import config, distributed, files, training
+from medbench import commands, config, distributed, files, training
 from medbench.machine import ROOT
 
 SCRIPT = ROOT / "tests" / "train_together.py"
@@ -127,8 +127,16 @@ def test_processes_with_folders_of_their_own_are_found_out(tmp_path):
 @pytest.mark.parametrize("started, asked", [("2", 1), ("1", 2), ("3", 2)])
 def test_the_number_of_processes_is_the_one_asked_for(monkeypatch, started, asked):
     monkeypatch.setenv("WORLD_SIZE", started)
-    with pytest.raises(RuntimeError, match=f"processes is {asked} but {started} were started.*nproc-per-node {asked}"):
+    advice = f".*nproc-per-node {asked} .*processes={asked}" if asked > 1 else ".*without torchrun"
+    with pytest.raises(RuntimeError, match=f"{asked} but {started} .*say --set processes={started}, {advice}"):
         distributed.world(config.TrainingConfig(processes=asked, device="cpu"))
+
+
+def test_what_was_started_is_checked_before_any_image_is_drawn(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(commands, "load_data", lambda *_: pytest.fail("images were drawn"))
+    with pytest.raises(RuntimeError, match="--set processes=2"):
+        commands.train(["softmax"], "smoke", "phantom", "smoke", 0, "cpu", {})
 
 
 def test_restarts_that_would_hang_are_refused(monkeypatch):

@@ -317,6 +317,13 @@ def test_all_trainings_of_a_cluster_get_the_same_threads_and_precision():
     assert [c.seed for c in found] == [c.seed for c in configs] and len({c.seed for c in found}) > 1
 
 
+def test_a_ray_that_knows_no_token_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(__version__="2.9.3"))
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(ImportError, match=r"ray is 2.9.3.*'ray>=2.60'"):
+        places.OnRay(experiments()[0].training, "10.0.0.5:6379")
+
+
 def test_a_training_that_no_node_could_ever_take_is_refused():
     config = experiments()[0].training.replace(threads=0)
     with pytest.raises(RuntimeError, match="needs 4 processors, and the largest node offers 2; say --set threads=2"):

@@ -191,10 +191,18 @@ def test_nan_stops_with_a_reason_and_is_never_finished(data, tmp_path):
         training.load_run(folder)
 
 
-def test_validation_that_is_not_finite_stops_too(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "predict", lambda model, split, **_: np.full((len(split), 3), np.nan))
+def test_validation_that_is_not_finite_stops_and_names_its_images_and_the_layer(data, tmp_path):
+    model = net()
+    data.val.images[5] = 9                                                  # all pixels alike
+
+    def breaks(module, inputs, output):
+        flat = inputs[0].flatten(1).std(1) == 0
+        return output if module.training else torch.where(flat[:, None, None, None], float("nan"), output)
+    model[0].register_forward_hook(breaks)
     with pytest.raises(FloatingPointError):
-        training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+        training.fit(model, data, TINY, cache=tmp_path, progress=False)
+    found = json.loads(next(tmp_path.glob("runs/*/failure.json")).read_text())
+    assert (found["split"], found["positions"], found["first_module_not_finite"]) == (data.val.name, [5], "0")
 
 
 def test_the_test_set_is_not_touched(data, tmp_path):

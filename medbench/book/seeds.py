@@ -226,8 +226,8 @@ class Seeds:
         return pd.DataFrame(lines).T
 
     def choices(self) -> pd.DataFrame:
-        """A row for each way to treat rare classes: each model's balanced accuracy seed by seed, and its mean calibration
-        error before and after one temperature, over the seeds with which all models were trained so."""
+        """A row for each way to treat rare classes: each model's balanced accuracy of each seed with which all models
+        were trained so, and over these its mean calibration error before and after one temperature."""
         if not len(self.rows):
             return self._waiting()
         lines = {}
