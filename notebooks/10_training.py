@@ -572,6 +572,8 @@ on_phantom.calibration()
 #
 # - Whatever a model scores above the better shortcut, it must have from something that the shortcuts cannot use. The same
 #   images hold far more than these models find in this budget, as the ResNet-18 shows: we rank *early* learning.
+# - What is around the mechanism moves the scores at least as much: the learning rate of the ResNet, how often rare classes are
+#   drawn, the number of steps. A table of mechanisms is a table of mechanisms *under one recipe*.
 # - What mixing adds on the phantom is in the figure of gains. {sentence}`10_training:gain.all.conclusion` Whether that
 #   returns on real MRI is in the last row of its verdicts.
 # - Which mechanism is best is not settled by one run each. What eight seeds settle is in the planned comparisons, for these
