@@ -18,7 +18,7 @@ import numpy as np
 
 from . import decoding, readers
 from .config import DataConfig, fingerprint
-from .files import cache_dir, lock, new_folder, progress, read_json, sha256, write_json
+from .files import array_file, cache_dir, lock, new_folder, progress, read_json, sha256, write_array, write_json
 from .readers import read_image
 
 __all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "read_image", "to_input"]
@@ -123,7 +123,8 @@ def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: 
         sub-folder a class (`readers`). `cache`: a folder in place of the default one. `show`: progress bars in the
         terminal.
     Returns: `Data`, whose fingerprint stands for the very bytes of images and labels.
-    Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix.
+    Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix. OSError: the cache
+        could not be written, because the disk is full for example.
     """
     return (_phantom if config.source == "phantom" else _real)(config, cache_dir(cache), show)
 
@@ -168,19 +169,17 @@ def _phantom(config: DataConfig, cache: Path, show: bool) -> Data:
 def _draw(folder: Path, generate, labels, indices, drawn: dict, bar) -> None:
     """Draw one split into `images.npy`, `labels.npy` and `masks.npy`, the last with eight pixels a byte."""
     n, side = len(indices), drawn["img_size"]
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, side, side))
-    masks = np.lib.format.open_memmap(folder / "masks.npy", "w+", np.uint8, (n, side, (side + 7) // 8))
     found = np.empty(n, np.int64)
-    for start in range(0, n, CHUNK):
-        part = slice(start, min(start + CHUNK, n))
-        batch = generate(None if labels is None else labels[part], indices[part], **drawn)
-        images[part] = np.asarray(batch.images)
-        masks[part] = np.packbits(np.asarray(batch.lesion), axis=-1)
-        found[part] = np.asarray(batch.labels)
-        bar.update(part.stop - part.start)
-    images.flush()
-    masks.flush()
-    np.save(folder / "labels.npy", found)
+    with (array_file(folder / "images.npy", side, side) as more_images,
+          array_file(folder / "masks.npy", side, (side + 7) // 8) as more_masks):
+        for start in range(0, n, CHUNK):
+            part = slice(start, min(start + CHUNK, n))
+            batch = generate(None if labels is None else labels[part], indices[part], **drawn)
+            more_images(np.asarray(batch.images))
+            more_masks(np.packbits(np.asarray(batch.lesion), axis=-1))
+            found[part] = np.asarray(batch.labels)
+            bar.update(part.stop - part.start)
+    write_array(folder / "labels.npy", found)
 
 
 # --------------------------------------------------------------------------------------------- real images
@@ -228,12 +227,21 @@ def _cached(path: Path, make) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """
     with lock(path):
         if not _intact(path):
-            with new_folder(path) as folder:
-                make(folder)
-                hashes = {file.stem: sha256(file) for file in sorted(folder.glob("*.npy"))}
-                write_json(folder / "meta.json", {"layout": LAYOUT, "hashes": hashes})
+            _write(path, make)
     hashes = read_json(path / "meta.json")["hashes"]
     return {name: np.load(path / f"{name}.npy", mmap_mode="r" if name in MAPPED else None) for name in hashes}, hashes
+
+
+def _write(path: Path, make) -> None:
+    """Make the folder `path`, or leave nothing of it and say what to do."""
+    try:
+        with new_folder(path) as folder:
+            make(folder)
+            hashes = {file.stem: sha256(file) for file in sorted(folder.glob("*.npy"))}
+            write_json(folder / "meta.json", {"layout": LAYOUT, "hashes": hashes})
+    except OSError as error:
+        raise OSError(error.errno, f"images could not be written to {str(path)!r} ({error.strerror or error}); make "
+                      f"room or give permission there, or set MEDBENCH_CACHE to another folder") from error
 
 
 def _intact(path: Path) -> bool:

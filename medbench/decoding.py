@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import write_json
+from .files import array_file, write_array, write_json
 from .machine import cores
 from .readers import Listing, Picture, fitted, read_picture
 from .readers.pictures import picture_of
@@ -60,26 +60,20 @@ def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, ba
     `images.npy` (m, side, side), `labels.npy` (m,), `kept.npy` (m,): positions among `rows`, `sides.npy` (m,): the
     longer side of each file in px, `coloured.npy` (m,) bool, and `set_aside.json`: (row, reason) of the others.
     """
-    raw = np.lib.format.open_memmap(folder / "raw.npy", "w+", np.uint8, (len(rows), side, side))
     kept, sides, coloured, aside = [], [], [], []
-    for i, picture in enumerate(opened(found, rows)):
-        if isinstance(picture, str):
-            aside.append((int(rows[i]), picture))
-        else:
-            raw[len(kept)] = fitted(picture, side)
-            kept.append(i)
-            sides.append(max(picture.size))
-            coloured.append(picture.coloured)
-        bar.update()
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(kept), side, side))
-    for start in range(0, len(kept), AHEAD):
-        images[start:start + AHEAD] = raw[start:min(start + AHEAD, len(kept))]
-    images.flush()
-    del raw
-    (folder / "raw.npy").unlink()
-    np.save(folder / "labels.npy", labels[kept])
+    with array_file(folder / "images.npy", side, side) as append:
+        for i, picture in enumerate(opened(found, rows)):
+            if isinstance(picture, str):
+                aside.append((int(rows[i]), picture))
+            else:
+                append(fitted(picture, side)[None])
+                kept.append(i)
+                sides.append(max(picture.size))
+                coloured.append(picture.coloured)
+            bar.update()
+    write_array(folder / "labels.npy", labels[kept])
     for name, values, kind in (("kept", kept, np.int64), ("sides", sides, np.int64), ("coloured", coloured, bool)):
-        np.save(folder / f"{name}.npy", np.array(values, kind))
+        write_array(folder / f"{name}.npy", np.array(values, kind))
     write_json(folder / SET_ASIDE, aside)
 
 

@@ -1,13 +1,14 @@
 """Files that are never half written, locks between processes, and bars in the terminal.
 
 What lives here, top to bottom: `cache_dir`; `environment`, variables for child processes; atomic writing of bytes, JSON
-and whole folders; hashes; messages without folders; the progress bar.
+and whole folders; arrays; hashes; messages without folders; the progress bar.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -103,6 +104,43 @@ def lock(path: Path):
         yield
 
 
+# --------------------------------------------------------------------------------------------- arrays
+def write_array(path: Path, array) -> None:
+    """What `np.save` writes, which on a full disk cuts a small array short without a word.
+
+    Raises: OSError: it could not be written.
+    """
+    import numpy as np
+    content = io.BytesIO()
+    np.save(content, array)
+    write_bytes(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def array_file(path: Path, *row: int):
+    """What `np.save` writes of uint8 (n, *row), part by part: yields a function that appends some rows.
+
+    Not through a map of the file: when the disk is full, that ends the process, where a write raises OSError.
+    """
+    import numpy as np
+    count = 0
+
+    def header():
+        file.seek(0)                                         # its length is the same for any number of rows
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *row)})
+
+    def append(rows):
+        nonlocal count
+        file.write(np.asarray(rows, np.uint8).tobytes())
+        count += len(rows)
+
+    with open(path, "wb") as file:
+        header()
+        yield append
+        header()
+
+
+# --------------------------------------------------------------------------------------------- small parts
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:

@@ -1,6 +1,8 @@
 """Data: the cache holds and heals, splits are what they say, real images are read or refused."""
 
+import contextlib
 import multiprocessing
+import resource
 import types
 
 import numpy as np
@@ -226,6 +228,57 @@ def test_read_image_pads_resizes_and_scales(tmp_path):
     colour[..., 1] = 255
     Image.fromarray(colour).save(tmp_path / "green.png")
     assert data.read_image(tmp_path / "green.png", 4)[0, 0] == 150                        # ITU-R 601 luma
+
+
+# --------------------------------------------------------------------------------------------- a full disk
+@contextlib.contextmanager
+def room_for(size):
+    """The kernel refuses to write more than so many bytes into one file, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("source", ["phantom", "manifest"])
+def test_a_full_disk_is_an_error_that_says_what_to_do(drawn, folder, tmp_path, source):
+    config = SMALL if source == "phantom" else manifest(folder)
+    with room_for(5000), pytest.raises(OSError, match="images could not be written to .*cache.*; make room .*or set "
+                                                      "MEDBENCH_CACHE to another folder"):
+        data.load_data(config, cache=tmp_path / "cache", show=False)
+    assert not list((tmp_path / "cache").glob("*/*/"))
+    assert len(data.load_data(config, cache=tmp_path / "cache", show=False).train) in (37, 40)
+
+
+def test_nothing_is_written_through_a_map(drawn, folder, tmp_path, monkeypatch):
+    """A page of a map that finds no room on the disk ends the process."""
+    whole = np.lib.format.open_memmap
+
+    def reads(file, mode="r+", *args, **more):
+        assert mode == "r"
+        return whole(file, mode, *args, **more)
+    monkeypatch.setattr(np.lib.format, "open_memmap", reads)
+    data.load_data(SMALL, cache=tmp_path / "cache", show=False)
+    data.load_data(manifest(folder), cache=tmp_path / "cache", show=False)
+
+
+def test_an_array_is_written_whole_or_not_at_all(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (13, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "want.npy", rows)
+    with files.array_file(tmp_path / "parts.npy", 5, 3) as append:
+        for part in (rows[:4], rows[4:4], rows[4:]):
+            append(part)
+    files.write_array(tmp_path / "once.npy", rows)
+    for name in ("parts", "once"):
+        assert (tmp_path / f"{name}.npy").read_bytes() == (tmp_path / "want.npy").read_bytes()
+    with room_for(200), pytest.raises(OSError):
+        files.write_array(tmp_path / "new.npy", rows)
+    assert not (tmp_path / "new.npy").exists()
+    with files.array_file(tmp_path / "none.npy", 5, 3):
+        pass
+    assert np.load(tmp_path / "none.npy", mmap_mode="r").shape == (0, 5, 3)
 
 
 # --------------------------------------------------------------------------------------------- small parts
