@@ -129,20 +129,21 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
     splits, labels = (table[name].to_numpy()[kept] for name in ("split", "label"))
     copies, skipped = {"exact": _exact(digests, splits, labels)}, ""
     if len(kept) <= MOST:
-        copies["near"] = _near(np.array(thumbnails), digests, splits, labels, near)
+        copies["near"] = _near(np.array(thumbnails).reshape(-1, SIDE**2), digests, splits, labels, near)
     else:
         skipped = f"more than {MOST:,} images: near copies are not looked for; check a subset"
     copies = {kind: {place: {kept[a]: kept[b] for a, b in pairs.items()} for place, pairs in places.items()}
               for kind, places in copies.items()}
     counts = {split: {key: int(((table["split"] == split) & (table["label"] == key)).sum()) for key in found.classes}
               for split in readers.SPLITS}
-    said = [str(fault) for fault in readers.faults(found, source)]
+    errors, emptied = decoding.emptied(found, kept, lost)
+    said = [str(fault) for fault in (*readers.faults(found, source), *errors)]
     try:
         decoding.refuse_too_many(lost, len(table), DataConfig().max_damaged)
     except ValueError as error:
         said.append(str(error))
     twice = len(copies["exact"][PLACES[1]])
-    caveats = found.caveats + ((f"{twice} images have an exact copy in another split",) if twice else ())
+    caveats = found.caveats + emptied + ((f"{twice} images have an exact copy in another split",) if twice else ())
     return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), caveats, found.notes,
                   skipped, tuple(said))
 

@@ -202,9 +202,12 @@ def _real(config: DataConfig, cache: Path, show: bool) -> Data:
         aside[name] = read_json(folder / decoding.SET_ASIDE)
     lost = [(found.table["path"].iloc[row], reason) for name in aside for row, reason in aside[name]]
     decoding.refuse_too_many(lost, len(labels), config.max_damaged)
-    decoding.refuse_lost_classes(found, arrays["train"]["labels"])
+    errors, emptied = decoding.emptied(found, np.concatenate([part["rows"] for part in arrays.values()]), lost)
+    for error in errors:
+        raise error
     caveats, notes = decoding.said_of(arrays, config.img_size, lost)
-    splits = {name: _split(name, found, arrays, config.in_chans, (*found.caveats, *caveats)) for name in arrays}
+    splits = {name: _split(name, found, arrays, config.in_chans, (*found.caveats, *emptied, *caveats))
+              for name in arrays}
     return Data(**splits, fingerprint=fingerprint(hashes, found.classes, config.in_chans),
                 notes=(*found.notes, *notes), set_aside=tuple(lost))
 

@@ -22,6 +22,7 @@ VERSION = 2                    # raised when images are read otherwise: old cach
 SET_ASIDE = "set_aside.json"
 AHEAD = 256                    # images opened before the first of them is used
 NAMED = 5                      # of many damaged images, in a message
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 # --------------------------------------------------------------------------------------------- open
@@ -85,12 +86,26 @@ def refuse_too_many(lost: list[tuple[str, str]], total: int, allowed: float) -> 
                          f"{in_short(lost)}; replace them, take them out of the data set, or raise max_damaged")
 
 
-def refuse_lost_classes(found: Listing, labels: np.ndarray) -> None:
-    """Raises ValueError where all training images of a class were set aside."""
-    counts = np.bincount(labels, minlength=len(found.classes))
-    if gone := [key for key, count in zip(found.classes, counts) if not count]:
-        raise ValueError(f"all training images of class {', '.join(map(repr, gone))} are damaged or blank; replace "
-                         f"them")
+def emptied(found: Listing, kept, lost: list[tuple[str, str]]) -> tuple[list[ValueError], tuple[str, ...]]:
+    """Where no image of a split is kept, or none of a class in it: errors where nothing can be trained on the rest, as
+    `readers.faults` has them of the whole, and caveats where something can."""
+    errors, caveats = [], []
+    for split, name in SPLIT_NAMES.items():
+        before, left = (table[table["split"] == split] for table in (found.table, found.table.iloc[kept]))
+        gone = before[~before["label"].isin(left["label"])]
+        if gone.empty:
+            continue
+        keys = ", ".join(repr(key) for key in found.classes if key in set(gone["label"]))
+        what = f"all {name} images" + (f" of class {keys}" if len(left) else "")
+        why = in_short([(path, reason) for path, reason in lost if path in set(gone["path"])])
+        if split == "val" and left["label"].nunique() == 1:
+            errors.append(ValueError(f"{what} are set aside ({why}), which leaves class {left['label'].iloc[0]!r} "
+                                     f"only; the epoch is chosen by AUROC, which needs two classes: replace them"))
+        elif split == "train" or left.empty:
+            errors.append(ValueError(f"{what} are set aside ({why}); replace them"))
+        else:
+            caveats.append(f"{what} are damaged or blank")
+    return errors, tuple(caveats)
 
 
 def in_short(lost: list[tuple[str, str]]) -> str:

@@ -109,6 +109,15 @@ def test_what_training_would_refuse_is_reported_and_the_rest_is_still_checked(tm
     assert aside["count"] == 2 and "gone.png" in aside["such as"]
 
 
+def test_a_source_of_damaged_images_alone_is_reported(folder):
+    for i in range(24):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    report = audit.check(str(folder / "manifest.csv"), show=False)
+    assert len(report.set_aside) == 24
+    for fault, said in zip(report.faults, ("all training", "all validation", "all test", "24 of 24"), strict=True):
+        assert fault.startswith(said)
+
+
 def test_an_exact_copy_across_splits_goes_with_the_caveats(folder):
     report = audit.check(str(folder / "manifest.csv"), show=False)
     assert "2 images have an exact copy in another split" in report.caveats

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import re
 import resource
 import types
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medbench import data, files, phantom
+from medbench import audit, data, files, phantom
 from medbench.config import DataConfig
 from medbench.readers import BOXES
 
@@ -214,6 +215,31 @@ def test_broken_images_are_named_together(folder, tmp_path):
     (folder / "b" / "2.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="2 of 60 images cannot be used.*3.png.*2.png"):
         data.load_data(manifest(folder), cache=tmp_path / "cache", show=False)
+
+
+@pytest.mark.parametrize("spoilt, said", [
+    ([f"{label}/{i}.png" for label in "ab" for i in range(20, 24)], "all validation images are set aside .20.png is"),
+    ([f"b/{i}.png" for i in range(20, 24)], "all validation images of class 'b' are set aside .*leaves class 'a' only"),
+    ([f"{label}/{i}.png" for label in "ab" for i in range(24, 30)], "all test images are set aside .*replace them"),
+    ([f"b/{i}.png" for i in range(20)], "all training images of class 'b' are set aside"),
+])
+def test_what_damaged_images_leave_of_a_split_is_checked_before_training(folder, tmp_path, spoilt, said):
+    for name in spoilt:
+        (folder / name).write_bytes(b"no image")
+    config = manifest(folder).replace(max_damaged=0.5)
+    with pytest.raises(ValueError, match=said):
+        data.load_data(config, cache=tmp_path / "cache", show=False)
+    [fault] = [text for text in audit.check(config.source, show=False).faults if "max_damaged" not in text]
+    assert re.search(said, fault)
+
+
+def test_a_class_that_the_test_lost_goes_with_every_result(folder, tmp_path):
+    for i in range(24, 30):
+        Image.fromarray(np.full((14, 20), i, np.uint8)).save(folder / "b" / f"{i}.png")
+    config = manifest(folder).replace(max_damaged=0.5)
+    said = "all test images of class 'b' are damaged or blank"
+    assert said in data.load_data(config, cache=tmp_path / "cache", show=False).test.caveats
+    assert said in audit.check(config.source, show=False).caveats
 
 
 def test_read_image_pads_resizes_and_scales(tmp_path):
