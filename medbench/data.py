@@ -35,10 +35,11 @@ class Split:
     """Images of one split and what is known about them.
 
     `images` (n, H, W) uint8, memory-mapped. `labels` (n,) int64. `indices` (n,): the phantom's sample numbers or the
-    manifest's rows. `boxes` (n, 4): centre x, centre y, width and height as shares of the image's sides, NaN where
-    unknown. `prior` (k,): class frequencies in training. `population` (k,): class frequencies of the population that
-    prior-dependent scores speak of; `None` where that is the split as it is. `groups` (n,): a number for the patient of
-    each image, `None` where the source names none. `caveats`: short sentences that go with every result on this split.
+    manifest's rows. `boxes` (n, 4): centre x, centre y, width and height as shares of the sides of `images`, which are
+    squares, NaN where unknown. `prior` (k,): class frequencies in training. `population` (k,): class frequencies of the
+    population that prior-dependent scores speak of; `None` where that is the split as it is. `groups` (n,): a number
+    for the patient of each image, `None` where the source names none. `caveats`: short sentences that go with every
+    result on this split.
     """
 
     name: str
@@ -216,9 +217,11 @@ def _split(name: str, found: readers.Listing, arrays: dict, in_chans: int, cavea
     """One split of real images, with what the listing tells of those that are kept."""
     own, table = arrays[name], found.table.iloc[arrays[name]["rows"]]
     counts = np.bincount(arrays["train"]["labels"], minlength=len(found.classes))
-    boxed = set(readers.BOXES) <= set(table.columns)
+    boxes = None
+    if set(readers.BOXES) <= set(table.columns):
+        boxes = readers.fitted_boxes(table[list(readers.BOXES)].to_numpy(np.float64), own["sizes"])
     return Split(name, own["images"], own["labels"], own["rows"], found.classes, counts / counts.sum(), in_chans,
-                 paths=tuple(table["path"]), boxes=table[list(readers.BOXES)].to_numpy(np.float64) if boxed else None,
+                 boxes=boxes, paths=tuple(table["path"]),
                  groups=None if found.groups is None else found.groups[own["rows"]], caveats=caveats)
 
 

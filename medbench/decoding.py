@@ -18,7 +18,7 @@ from .machine import cores
 from .readers import Listing, Picture, fitted, read_picture
 from .readers.pictures import picture_of
 
-VERSION = 2                    # raised when images are read otherwise: old caches are then made anew
+VERSION = 3                    # raised when images are read otherwise: old caches are then made anew
 SET_ASIDE = "set_aside.json"
 AHEAD = 256                    # images opened before the first of them is used
 NAMED = 5                      # of many damaged images, in a message
@@ -58,10 +58,10 @@ def stamps(found: Listing, rows) -> list:
 def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, bar) -> None:
     """Read one split's images into the folder, those that can be read.
 
-    `images.npy` (m, side, side), `labels.npy` (m,), `kept.npy` (m,): positions among `rows`, `sides.npy` (m,): the
-    longer side of each file in px, `coloured.npy` (m,) bool, and `set_aside.json`: (row, reason) of the others.
+    `images.npy` (m, side, side), `labels.npy` (m,), `kept.npy` (m,): positions among `rows`, `sizes.npy` (m, 2):
+    width and height of each file in px, `coloured.npy` (m,) bool, and `set_aside.json`: (row, reason) of the others.
     """
-    kept, sides, coloured, aside = [], [], [], []
+    kept, sizes, coloured, aside = [], [], [], []
     with array_file(folder / "images.npy", side, side) as append:
         for i, picture in enumerate(opened(found, rows)):
             if isinstance(picture, str):
@@ -69,12 +69,13 @@ def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, ba
             else:
                 append(fitted(picture, side)[None])
                 kept.append(i)
-                sides.append(max(picture.size))
+                sizes.append(picture.size)
                 coloured.append(picture.coloured)
             bar.update()
     write_array(folder / "labels.npy", labels[kept])
-    for name, values, kind in (("kept", kept, np.int64), ("sides", sides, np.int64), ("coloured", coloured, bool)):
-        write_array(folder / f"{name}.npy", np.array(values, kind))
+    write_array(folder / "kept.npy", np.array(kept, np.int64))
+    write_array(folder / "sizes.npy", np.array(sizes, np.int64).reshape(-1, 2))
+    write_array(folder / "coloured.npy", np.array(coloured, bool))
     write_json(folder / SET_ASIDE, aside)
 
 
@@ -117,7 +118,7 @@ def in_short(lost: list[tuple[str, str]]) -> str:
 def said_of(arrays: dict, side: int, lost: list[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Caveats for every result, and notes: enlarged images, images in two splits, images set aside, colour."""
     caveats, notes = [], []
-    sides = np.concatenate([part["sides"] for part in arrays.values()])
+    sides = np.concatenate([part["sizes"].max(1) for part in arrays.values()])
     if small := int((sides < side).sum()):
         sizes = f"{sides.min()} px" if sides.min() == sides[sides < side].max() else f"{sides.min()} px or more"
         which = "images" if small == len(sides) else f"{small} of {len(sides)} images"

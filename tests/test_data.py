@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medbench import audit, data, files, phantom
+from medbench import audit, data, files, localisation, phantom
 from medbench.config import DataConfig
 from medbench.readers import BOXES
 
@@ -167,11 +167,31 @@ def test_manifest_keeps_splits_boxes_and_order(folder, tmp_path):
     found = data.load_data(manifest(folder), cache=tmp_path / "cache", show=False)
     assert found.classes == ("a", "b") and found.class_counts == {"a": 20, "b": 20}
     assert [len(s) for s in (found.train, found.val, found.test)] == [40, 8, 12]
-    assert found.test.boxes[0] == pytest.approx([0.5, 0.25, 0.24, np.nan], nan_ok=True)
+    assert found.test.boxes[0] == pytest.approx([0.5, 3 / 20 + 0.25 * 14 / 20, 0.24, np.nan], nan_ok=True)
     assert found.test.paths[0].endswith("a/24.png") and found.test.population is None and found.test.masks is None
     assert (found.test.images[0] == data.read_image(found.test.paths[0], 16)).all()
     assert "No group" in found.notes[0]
     assert found.caveats == found.test.caveats == ("no patient ids: slice-level split",)
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (40, 40), (40, 17)])
+def test_boxes_lie_on_what_they_lay_on_before_the_image_was_padded(tmp_path, size):
+    """Each image has one white rectangle; its box, as a mask of the padded image, is that rectangle."""
+    (width, height), rng, lines = size, np.random.default_rng(0), [f"path,label,split,{','.join(BOXES)}"]
+    for i in range(12):
+        left, top = rng.integers(0, (width - 10, height - 8))
+        image = np.zeros((height, width), np.uint8)
+        image[top:top + 8, left:left + 10] = 255
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+        box = (left + 5) / width, (top + 4) / height, 10 / width, 8 / height
+        lines.append(",".join(map(str, (f"{i}.png", "ab"[i % 2], ("train", "val", "test")[i // 4], *box))))
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    config = DataConfig(source=str(tmp_path / "manifest.csv"), img_size=40)
+    found = data.load_data(config, cache=tmp_path / "cache", show=False)
+    for split in (found.train, found.val, found.test):
+        assert (localisation.to_masks(split.boxes, (40, 40)) == (split.images == 255)).all()
+        if width == height:                                                 # to the last bit
+            assert split.boxes.tolist() == [[float(x) for x in lines[i + 1].split(",")[3:]] for i in split.indices]
 
 
 def test_manifest_with_groups_says_whether_they_straddle(folder, tmp_path):

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from . import folders, manifest, medmnist, radimagenet
 from .listing import BOXES, NEEDED, SPLITS, Listing
-from .pictures import Picture, fitted, read_image, read_picture
+from .pictures import Picture, fitted, fitted_boxes, read_image, read_picture
 
-__all__ = ["BOXES", "NEEDED", "SPLITS", "Listing", "Picture", "faults", "fitted", "listing", "read_image",
-           "read_picture"]
+__all__ = ["BOXES", "NEEDED", "SPLITS", "Listing", "Picture", "faults", "fitted", "fitted_boxes", "listing",
+           "read_image", "read_picture"]
 
 # the first that knows a source reads it
 READERS = (medmnist, manifest, radimagenet, folders)

@@ -1,7 +1,7 @@
 """One image as grey levels: 8 or 16 bits, grey, colour, transparent, palette, DICOM.
 
 What lives here, top to bottom: `Picture`; `read_image` and `read_picture`; `picture_of`, for an image in memory;
-`fitted`, to a square of a given side; grey levels from any mode.
+`fitted`, to a square of a given side, and `fitted_boxes`; grey levels from any mode.
 """
 
 from __future__ import annotations
@@ -75,10 +75,23 @@ def fitted(picture: Picture, side: int) -> np.ndarray:
     grey = picture.grey
     if grey.width != grey.height:
         square = Image.new("L", (max(grey.size),) * 2)
-        square.paste(grey, ((square.width - grey.width) // 2, (square.height - grey.height) // 2))
+        square.paste(grey, tuple(_margins(np.array(grey.size)).tolist()))
         grey = square
     how = Image.Resampling.BOX if grey.width > side else Image.Resampling.BICUBIC
     return np.asarray(grey.resize((side, side), how))
+
+
+def fitted_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) in shares of images of `sizes` (n, 2) px, width and height, in shares of what `fitted` makes of
+    them."""
+    square = sizes.max(1, keepdims=True)
+    share = sizes / square
+    return np.hstack([_margins(sizes) / square + boxes[:, :2] * share, boxes[:, 2:] * share])
+
+
+def _margins(sizes: np.ndarray) -> np.ndarray:
+    """Black px to the left of images and above them, in their squares; `sizes` (..., 2), width and height."""
+    return (sizes.max(-1, keepdims=True) - sizes) // 2
 
 
 # --------------------------------------------------------------------------------------------- grey levels
