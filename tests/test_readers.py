@@ -1,5 +1,8 @@
 """Readers: manifests and folders with and without splits and patients; one image of any mode to grey levels."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -230,6 +233,43 @@ def test_stacks_and_broken_numbers_are_refused(tmp_path):
     Image.fromarray(np.array([[0.0, np.nan], [1.0, 2.0]], np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(ValueError, match="NaN"):
         readers.read_picture(tmp_path / "nan.tif")
+
+
+def png16(array, kind):
+    """A PNG file of 16 bits a channel, by hand; `kind` 0 grey, 2 colour, 4 grey with transparency, 6 both."""
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    head = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff16(array):
+    """A TIFF file of 16 bits a channel, by hand: header, pixels, bits of each channel, tags."""
+    height, width, channels = array.shape
+    pixels, bits = array.astype("<u2").tobytes(), struct.pack("<H", 16) * channels
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, channels, 8 + len(pixels)), (259, 3, 1, 1),
+            (262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, channels), (278, 3, 1, height), (279, 4, 1, len(pixels))]
+    tags += [(338, 3, 1, 2)] if channels == 4 else []
+    listed = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(pixels) + len(bits)) + pixels + bits + listed
+
+
+@pytest.mark.parametrize("name, channels, kind", [("x.png", 3, 2), ("x.png", 2, 4), ("x.png", 4, 6), ("x.tif", 3, 0),
+                                                  ("x.tif", 4, 0)])
+def test_colour_of_16_bits_is_refused_and_not_cut_to_its_high_byte(tmp_path, name, channels, kind):
+    deep = RNG.integers(0, 4096, (6, 5, channels)).astype(np.uint16)
+    (tmp_path / name).write_bytes(png16(deep, kind) if kind else tiff16(deep))
+    with Image.open(tmp_path / name) as image:
+        assert np.asarray(image).max() <= 16                                # what would have been read
+    with pytest.raises(ValueError, match=f"{name}.*16-bit colour.*store it as 16-bit grey or as 8-bit colour"):
+        readers.read_picture(tmp_path / name)
+
+
+def test_grey_of_16_bits_is_read_whole(tmp_path):
+    deep = np.arange(0, 4080, 136, dtype=np.uint16).reshape(6, 5)
+    (tmp_path / "x.png").write_bytes(png16(deep, 0))
+    assert (grey(readers.read_picture(tmp_path / "x.png")) == (255.0 * deep / deep.max()).astype(int)).all()
 
 
 def test_only_one_grey_level_is_blank(tmp_path):

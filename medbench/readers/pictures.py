@@ -1,4 +1,4 @@
-"""One image as grey levels: 8 or 16 bits, grey, colour, transparent, palette, DICOM.
+"""One image as grey levels: grey of 8 or 16 bits, colour, transparent, palette, DICOM.
 
 What lives here, top to bottom: `Picture`; `read_image` and `read_picture`; `picture_of`, for an image in memory;
 `fitted`, to a square of a given side, and `fitted_boxes`; grey levels from any mode.
@@ -15,6 +15,7 @@ import numpy as np
 from . import dicom
 
 JPEG_NOISE = 8                 # grey levels by which channels of grey that was stored as colour may differ
+BITS_PER_SAMPLE = 258          # a tag of TIFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +56,20 @@ def read_picture(path: str | os.PathLike) -> Picture:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
                 raise ValueError(f"it has {frames} frames; wanted one image a file")
+            _refuse_deep_colour(image)
             image.load()
             return Picture(_grey(image), image.mode, image.size, _coloured(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{str(path)!r} is no whole image ({error})") from error
+
+
+def _refuse_deep_colour(image) -> None:
+    """Pillow reads 16 bits a channel as 8 without a word: what has 12 bits in 16 would be almost black."""
+    deep = image.format == "PNG" and ";16" in str(image.tile)               # how it will be decoded
+    deep |= image.format == "TIFF" and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8
+    if deep and len(image.getbands()) > 1:
+        raise ValueError("it has 16-bit colour or transparency, of which the high byte alone would be read; store it "
+                         "as 16-bit grey or as 8-bit colour")
 
 
 def picture_of(array: np.ndarray, mode: str = "") -> Picture:
