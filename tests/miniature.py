@@ -32,10 +32,10 @@ def radimagenet(folder, inside=False, levels=tuple(f"MR/brain/{key}" for key in 
     return rows
 
 
-def breastmnist(file, side=28, change=lambda arrays: arrays):
+def breastmnist(file, side=28, change=lambda arrays: arrays, write=np.savez):
     """A file of BreastMNIST's shape and counts, with noise for images."""
     rng, arrays = np.random.default_rng(0), {}
     for split, count in {"train": 546, "val": 78, "test": 156}.items():
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, side, side), dtype=np.uint8)
         arrays[f"{split}_labels"] = (np.arange(count) % 2).astype(np.uint8)[:, None]
-    np.savez(file, **change(arrays))
+    write(file, **change(arrays))

@@ -4,6 +4,7 @@ Every case here is one line that a reader may well type. The message is matched 
 """
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,6 +188,26 @@ def test_a_broken_image_is_named_and_nothing_half_read_is_kept(manifest, tmp_pat
 ])
 def test_sources(source, named, error):
     refuses(lambda: load(source), *named, error=error)
+
+
+@pytest.mark.parametrize("name, content, hint", [
+    ("scan.nii.gz", b"\x1f\x8b", "save its slices as PNG"),
+    ("scan.nii", b"a volume", "save its slices as PNG"),
+    ("images.ZIP", b"PK\3\4", "unpack it"),
+    ("manifest.csv.gz", b"", "unpack it"),
+    ("manifest.xlsx", b"PK\3\4", "save the table as CSV"),
+    ("scan.png", b"", "list images in a manifest"),
+    ("scan", b"", "list images in a manifest"),
+])
+def test_files_that_are_no_manifests(tmp_path, name, content, hint):
+    (tmp_path / name).write_bytes(content)
+    refuses(lambda: load(str(tmp_path / name)), name, "no manifest (.csv, .tsv, .txt)", "MedMNIST file (.npz)", hint)
+
+
+@pytest.mark.parametrize("suffix", [".CSV", ".txt", ".tsv"])
+def test_a_manifest_may_be_called_otherwise(manifest, tmp_path, suffix):
+    renamed = Path(manifest()).rename(tmp_path / f"m{suffix}")
+    assert load(str(renamed)).classes == ("glioma", "meningioma")
 
 
 def test_a_data_folder_that_is_none(monkeypatch):

@@ -82,6 +82,24 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path, name, change, words):
         readers.listing(tmp_path / name)
 
 
+@pytest.mark.parametrize("cut", [0, 10, 200_000, -30])
+def test_a_file_that_was_cut_short_is_refused(tmp_path, cut):
+    breastmnist(tmp_path / "breastmnist.npz")
+    whole = (tmp_path / "breastmnist.npz").read_bytes()
+    (tmp_path / "breastmnist.npz").write_bytes(whole[:cut])
+    with pytest.raises(ValueError, match="breastmnist in .* is no whole MedMNIST file .*fetch it again"):
+        readers.listing(tmp_path / "breastmnist.npz")
+
+
+def test_a_file_that_is_damaged_inside_is_refused(tmp_path):
+    breastmnist(tmp_path / "breastmnist.npz", write=np.savez_compressed)
+    content = bytearray((tmp_path / "breastmnist.npz").read_bytes())
+    content[5000:5100] = bytes(100)
+    (tmp_path / "breastmnist.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="breastmnist in .* is no whole MedMNIST file .*fetch it again"):
+        readers.listing(tmp_path / "breastmnist.npz")
+
+
 def test_without_a_connection_the_error_names_the_address(tmp_path, monkeypatch):
     import torchvision.datasets.utils as utils
 

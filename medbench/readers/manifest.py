@@ -4,6 +4,7 @@
 
 `path` is relative to the manifest's folder, `group` the patient, the box in shares of the image's sides. Without
 `split` we split, by group where there is one. Commas separate, the text is UTF-8; blanks around a cell do not count.
+What is no manifest by its suffix is refused: pandas would open archives.
 """
 
 from __future__ import annotations
@@ -15,17 +16,28 @@ from .splits import said_of, with_split
 
 HAS_SUBSETS = False
 TEXT = (*NEEDED, "split", "group")
+SUFFIXES = (".csv", ".tsv", ".txt")
+INSTEAD = {                                                  # what to make of other files
+    (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".mgz"): "save its slices as PNG and list them in a manifest",
+    (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".tar", ".7z", ".rar"): "unpack it and give what was in it",
+    (".xls", ".xlsx", ".ods"): "save the table as CSV",
+    ("",): "list images in a manifest, or give their folder",
+}
 MEANT = dict.fromkeys(("patient", "patient_id", "patientid", "subject", "subject_id"), "group")
 
 
 def knows(source: str) -> bool:
-    """Whether this is a manifest: any file."""
+    """Whether this is a file; one that is no manifest is refused by `read`."""
     return Path(source).expanduser().is_file()
 
 
 def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     """The rows of a manifest, with absolute paths. Raises: ValueError naming the line and the fix."""
     file = Path(source).expanduser()
+    if not file.name.lower().endswith(SUFFIXES):
+        hint = next(hint for suffixes, hint in INSTEAD.items() if file.name.lower().endswith(suffixes))
+        raise ValueError(f"data source {str(file)!r} is a file, but no manifest ({', '.join(SUFFIXES)}) and no "
+                         f"MedMNIST file (.npz); {hint}")
     table = _table(file)
     given = "split" in table.columns
     if not given:

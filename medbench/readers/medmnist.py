@@ -7,6 +7,8 @@ downloads it. The official splits are taken as they are.
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from pathlib import Path
 
 from ..checks import one_of
@@ -87,7 +89,7 @@ def _opened(own, split: str, folder: Path, size: int, download: bool, info: dict
         name = "url" if size == 28 else f"url_{size}"
         raise FileNotFoundError(f"{own.flag} could not be downloaded (is there a connection?); fetch {info[name]} "
                                 f"elsewhere and give that file as the data source") from error
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{own.flag} in {str(folder)!r} is no whole MedMNIST file ({error}); fetch it "
                          f"again") from error
     if len(part.imgs) != info["n_samples"][split] or len(part.labels) != len(part.imgs):
