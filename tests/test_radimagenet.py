@@ -114,7 +114,13 @@ def test_doubles_across_class_folders_and_splits_are_reported(tree):
     (lambda t: (t / "RadiologyAI_val.csv").write_text("file\nx\n"), "", ValueError, "file; wanted filename,label"),
     (lambda t: (t / "RadiologyAI_val.csv").write_text("filename,label\nradiology_ai/x.png,x\n"), "", ValueError,
      "line 2: filename is.*wanted radiology_ai/<modality>"),
-    (lambda t: None, "MR/knee", ValueError, "subset is 'MR/knee' but no image lies there; there are: MR/brain"),
+    (lambda t: None, "MR/knee", ValueError, "subset is 'MR/knee', but no image lies there; there are: MR, MR/brain$"),
+    (lambda t: None, "mr/knee", ValueError, "there are: MR, MR/brain$"),
+    (lambda t: None, "XR", ValueError, "there are: CT, CT/abd, MR, MR/brain, US$"),
+    (lambda t: None, "US/thyroid", ValueError, "'US/thyroid', which is a class; name the subset that holds it: 'US'$"),
+    (lambda t: None, "mr/brain/Edema", ValueError, "which is a class; name the subset that holds it: 'MR/brain'$"),
+    (lambda t: None, "mr/Brain", ValueError, "subset is 'mr/Brain', which is spelt 'MR/brain' here; name it so"),
+    (lambda t: None, "us", ValueError, "subset is 'us', which is spelt 'US' here"),
     (lambda t: (t / "radiology_ai/US/thyroid").rename(t / "gone"), "US", FileNotFoundError, "7 of 14 images"),
 ])
 def test_what_does_not_fit_is_named(tree, spoil, subset, error, words):

@@ -34,7 +34,7 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     folder = Path(source).expanduser()
     root = folder / ROOT if (folder / ROOT).is_dir() else folder
     prefix = PurePosixPath(subset.strip("/")).parts
-    rows, parts_seen = [], set()
+    rows, classes = [], set()
     for split in SPLITS:
         file = _split_file(folder, split)
         for line, name in enumerate(_names(file), 2):
@@ -42,16 +42,29 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
             if len(parts) < 3:
                 raise ValueError(f"{str(file)!r}, line {line}: filename is {name!r}; wanted {ROOT}/<modality>/"
                                  f"[<anatomy>/]<class>/<file>")
-            parts_seen.add("/".join(parts[:2]))
+            classes.add(parts[:-1])
             if parts[:len(prefix)] == prefix and len(parts) > len(prefix) + 1:
                 rows.append((str(root.joinpath(*parts)), "_".join(parts[len(prefix):-1]), split))
     if not rows:
-        near = sorted(part for part in parts_seen if part.startswith("/".join(prefix[:1]))) or sorted(parts_seen)
-        raise ValueError(f"subset is {subset!r} but no image lies there; there are: {', '.join(near[:20])}")
+        raise ValueError(f"subset is {subset!r}, {_why_empty('/'.join(prefix), classes)}")
     note = (f"RadImageNet{f', {subset}' if subset else ''}: the class is the folder's name, as its authors spell it. "
             f"They split by patient; that is taken as given.")
     table = pandas.DataFrame(rows, columns=["path", "label", "split"])
     return Listing(table, (UNCHECKED,), (note,), where=f"they were looked for in {str(root)!r}")
+
+
+def _why_empty(subset: str, classes: set[tuple[str, ...]]) -> str:
+    """What a subset is that holds no class, and what to name in its place; capitals do not count."""
+    subsets = {"/".join(parts[:depth]) for parts in classes for depth in range(1, len(parts))}
+    for parts in classes:
+        if "/".join(parts).casefold() == subset.casefold():
+            return f"which is a class; name the subset that holds it: {'/'.join(parts[:-1])!r}"
+    alike = [name for name in subsets if name.casefold() == subset.casefold()]
+    if alike:
+        return f"which is spelt {alike[0]!r} here; name it so"
+    first = subset.casefold().split("/")[0]
+    near = sorted(name for name in subsets if name.casefold().split("/")[0] == first) or sorted(subsets)
+    return f"but no image lies there; there are: {', '.join(near[:20])}"
 
 
 def _split_file(folder: Path, split: str, missing: bool = True) -> Path | None:
