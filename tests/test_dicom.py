@@ -133,6 +133,24 @@ def test_patients_come_from_the_headers(tmp_path, monkeypatch):
     assert readers.listing(tmp_path / "set", whole=False).caveats == ("no patient ids: slice-level split",)
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_one_patient_id_in_all_files_leaves_it_to_the_folders(tmp_path, given):
+    for i in range(60):
+        where = ("train", "train", "val", "test")[i // 2 % 4] if given else ""
+        written(tmp_path / "set" / where / "ab"[i % 2] / f"p{i // 2}" / f"{i}.dcm", patient="ANONYMOUS")
+    found = readers.listing(tmp_path / "set")
+    assert set(found.table["group"]) == {f"p{i}" for i in range(30)} and found.caveats == ()
+    assert "Every file has the same PatientID" in found.notes[-1] and "none of 30 groups" in found.notes[0]
+
+
+def test_one_patient_id_and_no_folders_is_named_as_the_cause(tmp_path):
+    for i in range(6):
+        written(tmp_path / "set" / "ab"[i % 2] / f"{i}.dcm", patient="ANONYMOUS")
+    with pytest.raises(ValueError, match="no image in split .*: all count as images of one patient, since the Patient"
+                                         "ID .*; write a manifest with a column group or split"):
+        readers.listing(tmp_path / "set")
+
+
 def test_the_package_is_optional_and_its_absence_is_no_damage(tmp_path, monkeypatch):
     for i in range(60):
         written(tmp_path / "set" / "ab"[i % 2] / f"{i}.dcm")

@@ -168,6 +168,17 @@ def test_too_few_patients_for_a_split_is_an_error_that_helps(tmp_path):
         readers.listing(table(tmp_path, ("path", "label", "group"), rows))
 
 
+def test_too_few_images_in_folders_need_a_manifest(tmp_path):
+    for i in range(4):
+        picture(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    with pytest.raises(ValueError, match="no image in split.*: with so few .*, write a manifest with a column split"):
+        readers.listing(tmp_path / "set")
+    for i in range(60):
+        picture(tmp_path / "alike" / "ab"[i % 2] / "images" / f"{i}.png")
+    with pytest.raises(ValueError, match="no image in split.*the name of the folder below the class, is the same"):
+        readers.listing(tmp_path / "alike")
+
+
 def test_an_empty_group_is_refused(tmp_path):
     rows = [(picture(tmp_path / f"{i}.png").name, "ab"[i % 2], "one" if i != 4 else "") for i in range(12)]
     with pytest.raises(ValueError, match="line 6: group is empty"):

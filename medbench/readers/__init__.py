@@ -56,7 +56,7 @@ def faults(found: Listing, source) -> Iterator[Exception]:
             yield ValueError(f"split in {where}, line {line + 2}, is {name!r}; allowed: "
                              f"{', '.join(map(repr, SPLITS))}")
             break
-    few = "" if found.split_given else ": with so few images or patients, add a column split"
+    few = "" if found.split_given else f": {found.few}"
     counts = {name: int((table["split"] == name).sum()) for name in SPLITS}
     there = ", ".join(f"{count} in {name}" for name, count in counts.items())
     for name in (name for name, count in counts.items() if not count):

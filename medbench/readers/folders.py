@@ -4,7 +4,8 @@
     <class>/<patient>/.../<image>   split by a hash of the patient's name; studies and series below it are the patient's
     <split>/<class>/...             train, val and test as they are
 
-Where every file is a DICOM slice with a PatientID, that is the patient. Names that begin with a dot are passed over.
+Where every file is a DICOM slice with a PatientID, that is the patient, unless it is the same in all, as after
+de-identification, and the folders are not. Names that begin with a dot are passed over.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from .splits import said_of, with_split
 HAS_SUBSETS = False
 SPLIT_WORDS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 INDEX = "DICOMDIR"                                           # lists the slices of a medium and is none
+FEW = "with so few images or patients, write a manifest with a column split"
+ONE = ("all count as images of one patient, since the PatientID in every file, or the name of the folder below the "
+       "class, is the same; write a manifest with a column group or split")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", *dicom.SUFFIXES)
 
 
@@ -61,7 +65,8 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         said += (f"{others.total()} files are no images that can be read and were passed over: {kinds}.",)
-    return Listing(table, caveats, notes + said, split_given=given)
+    few = ONE if groups is not None and len(set(groups)) == 1 else FEW
+    return Listing(table, caveats, notes + said, split_given=given, few=few)
 
 
 def _refuse_half_a_split(folder: Path) -> None:
@@ -79,12 +84,17 @@ def _image(path: Path) -> bool:
 
 
 def _groups(table, folders: list[str]) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Patients: from DICOM headers where all files have one, else from the folders below the class. And what to say
-    where only some of the images have a patient, so that none counts."""
+    """Patients: from DICOM headers where all files have one, and not all the same, else from the folders below the
+    class. And what to say where it is the same, or where only some of the images have a patient, so that none counts.
+    """
     said: tuple[str, ...] = ()
     found = {"in a patient's folder": folders}
     if all(path.lower().endswith(dicom.SUFFIXES) or dicom.knows(path) for path in table["path"]):
-        found = {"with a PatientID": [dicom.patient(path) for path in table["path"]]} | found
+        headers = [dicom.patient(path) for path in table["path"]]
+        if headers[0] and len(set(headers)) == 1 < len(set(folders)) and all(folders):
+            return folders, ("Every file has the same PatientID, as after de-identification: the folders below the "
+                             "classes count as patients.",)
+        found = {"with a PatientID": headers} | found
     for what, patients in found.items():
         if all(patients):
             return patients, ()

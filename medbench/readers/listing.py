@@ -23,8 +23,9 @@ class Listing:
 
     `table`: a DataFrame with `path`, `label`, `split` and optionally `group` (the patient) and the four columns of a
     box. `caveats`: short sentences that go with every result. `notes`: what else a reader has to know. `classes`: the
-    labels in their order. `split_given`: by the source, not by us. `where`: what paths are relative to. `arrays`: the
-    images themselves, row by row, where the source is one file.
+    labels in their order. `split_given`: by the source, not by us; `few`: what to do where ours leaves a split without
+    images. `where`: what paths are relative to. `arrays`: the images themselves, row by row, where the source is one
+    file.
     """
 
     table: Any
@@ -32,6 +33,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     split_given: bool = True
+    few: str = "with so few images or patients, add a column split"
     where: str = "put them there, or take them out of the data set"
     arrays: list[np.ndarray] | None = None
 
