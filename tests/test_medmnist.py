@@ -1,5 +1,9 @@
 """MedMNIST: its own package reads it, official splits and classes stay, enlarged images are called so."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from miniature import breastmnist
@@ -120,6 +124,27 @@ def test_a_download_is_opened_where_it_was_put(tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "download_url", download)
     found = load("medmnist:breastmnist")
     assert len(found.test) == 156 and len(asked) == 3 and "zenodo" in asked[0][0] and len(asked[0][1]) == 32
+
+
+def test_one_process_downloads_and_others_wait(tmp_path, monkeypatch):
+    import torchvision.datasets.utils as utils
+    busy = threading.Lock()
+
+    def download(url, root, filename, md5):
+        assert busy.acquire(blocking=False), "two write one file at once"
+        breastmnist(f"{root}/{filename}")
+        time.sleep(0.02)
+        busy.release()
+    monkeypatch.setattr(utils, "download_url", download)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: readers.listing("medmnist:breastmnist", cache=tmp_path), range(3)))
+    assert [len(one.table) for one in found] == [780] * 3
+
+
+def test_a_local_file_needs_no_lock_beside_it(tmp_path):
+    breastmnist(tmp_path / "breastmnist.npz")
+    readers.listing(tmp_path / "breastmnist.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["breastmnist.npz"]
 
 
 def test_the_package_is_optional(monkeypatch):

@@ -1,18 +1,20 @@
 """MedMNIST (Yang et al. 2023, doi:10.1038/s41597-022-01721-8) through its own package `medmnist`.
 
 A local file (`breastmnist.npz`, `breastmnist_64.npz`) or `medmnist:breastmnist`, `medmnist:breastmnist:64`, which
-downloads it. The official splits are taken as they are.
+downloads it, once for all processes. The official splits are taken as they are.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
 import zlib
 from pathlib import Path
 
 from ..checks import one_of
-from .listing import UNCHECKED, Listing
+from ..files import lock
+from .listing import SPLITS, UNCHECKED, Listing
 
 HAS_SUBSETS = False
 SCHEME = "medmnist:"
@@ -35,8 +37,10 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     package, info = _package(flag, size)
     own = getattr(package, info["python_class"])
     rows, arrays = [], []
-    for split in ("train", "val", "test"):
-        part = _opened(own, split, folder, size, download=source.startswith(SCHEME), info=info)
+    download = source.startswith(SCHEME)
+    with lock(folder / f"{flag}_{size}") if download else contextlib.nullcontext():    # several would write one file
+        parts = {split: _opened(own, split, folder, size, download, info) for split in SPLITS}
+    for split, part in parts.items():
         for row, (image, label) in enumerate(zip(part.imgs, part.labels)):
             rows.append((f"{flag}/{split}/{row}", info["label"][str(int(label[0]))], split))
             arrays.append(image)
