@@ -30,7 +30,8 @@ def test_a_local_file_has_the_official_splits_and_says_what_it_is(tmp_path):
     assert [len(s) for s in (found.train, found.val, found.test)] == [546, 78, 156]
     assert (found.test.labels == np.arange(156) % 2).all()
     assert found.caveats[1:] == ("images enlarged from 28 px",)
-    assert "cannot be checked" in found.caveats[0] and "CC BY 4.0" in found.notes[0]
+    assert found.caveats[0] == "no patient ids: the authors' official split is taken as given and cannot be checked"
+    assert "CC BY 4.0" in found.notes[0]
     raw = np.load(tmp_path / "breastmnist.npz")["val_images"]
     assert (load(tmp_path / "breastmnist.npz", 28).val.images == raw).all()
     assert len(load(tmp_path / "breastmnist.npz", 28).caveats) == 1

@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 NEEDED = ("path", "label")
 BOXES = ("box_x_center", "box_y_center", "box_width", "box_height")
 NO_GROUPS = "no patient ids: slice-level split"
-UNCHECKED = "the authors' split is taken as given; without patient ids it cannot be checked"
+UNCHECKED = "no patient ids: the authors' official split is taken as given and cannot be checked"
 
 
 @dataclass(frozen=True, eq=False)
