@@ -1,6 +1,7 @@
 """DICOM slices: rescaled, windowed, turned over where high is dark; patients from their headers."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -99,6 +100,29 @@ def test_slices_without_a_suffix_are_found_in_class_folders(tmp_path):
     assert len(found.table) == 60 and found.caveats == () and found.table["group"].nunique() == 60
 
 
+def without_preamble(path, kind):
+    """The same slice as some old programs write it: its data set alone, or what follows the preamble."""
+    whole = pydicom.dcmread(path)
+    if kind == "meta":
+        path.write_bytes(path.read_bytes()[132:])
+    else:
+        plain = Dataset(dict(whole.items()))
+        plain.save_as(path, implicit_vr=kind == "implicit", little_endian=True, enforce_file_format=False)
+    assert b"DICM" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["meta", "explicit", "implicit"])
+def test_a_slice_without_a_preamble_is_read_as_with_one(tmp_path, kind):
+    for i in range(60):
+        written(tmp_path / "set" / "ab"[i % 2] / f"{i}{'.dcm' if i < 30 else ''}", patient=f"p{i // 4}")
+    path = tmp_path / "set" / "a" / "8.dcm"
+    want, found = grey(path), readers.listing(tmp_path / "set")
+    for image in found.table["path"]:
+        without_preamble(Path(image), kind)
+    again = readers.listing(tmp_path / "set")
+    assert (grey(path) == want).all() and again.table.equals(found.table) and "group" in again.table
+
+
 def test_colour_comes_as_it_is(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
     path = written(tmp_path / "a.dcm", colour[..., 0].astype(np.int16), PhotometricInterpretation="RGB",
@@ -111,6 +135,8 @@ def test_colour_comes_as_it_is(tmp_path):
 @pytest.mark.parametrize("spoil, words", [
     (lambda path: path.write_bytes(path.read_bytes()[:-40]), "no whole DICOM image"),
     (lambda path: written(path, np.stack([STORED, STORED]), NumberOfFrames=2), "2 frames; wanted one slice"),
+    (lambda path: path.write_bytes(b"\x08\0\x05\0CS\x0a\0ISO_IR 100"), "no whole DICOM image"),
+    (lambda path: path.write_bytes(b"\x08\0\x05\0" + bytes(60)), "no whole DICOM image"),
 ])
 def test_what_is_no_whole_slice_is_refused(tmp_path, spoil, words):
     path = written(tmp_path / "a.dcm")

@@ -10,19 +10,25 @@ import os
 import numpy as np
 
 SUFFIXES = (".dcm", ".dicom")
+# tags with which a file without a preamble begins: of groups 2 and 8, in little endian
+FIRST = tuple(bytes((group, 0, element, 0)) for group, elements in ((2, (0, 1, 2)), (8, (0, 1, 5, 8, 0x16, 0x18)))
+              for element in elements)
 
 
 def knows(path: str | os.PathLike) -> bool:
-    """Whether a file begins as DICOM files do (PS3.10, section 7.1: 128 bytes, then `DICM`)."""
+    """Whether a file begins as DICOM files do (PS3.10, section 7.1: 128 bytes, then `DICM`), or, as some old ones,
+    without that, with one of the tags that come first."""
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        head = file.read(132)
+    return head[128:] == b"DICM" or head[:4] in FIRST
 
 
 def patient(path: str | os.PathLike) -> str:
     """The PatientID in the header, empty where there is none or the file cannot be read."""
     pydicom = _pydicom()
     try:
-        return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "")
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=knows(path), specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "")
     except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
         return ""
 
@@ -40,7 +46,10 @@ def read(path: str | os.PathLike) -> np.ndarray:
     """
     pydicom = _pydicom()
     try:
-        file = pydicom.dcmread(path)
+        file = pydicom.dcmread(path, force=True)             # which `knows` has looked at
+        if "TransferSyntaxUID" not in file.file_meta:        # then the way its elements are written tells
+            file.file_meta.TransferSyntaxUID = (pydicom.uid.ImplicitVRLittleEndian if file.original_encoding[0]
+                                                else pydicom.uid.ExplicitVRLittleEndian)
         if int(file.get("NumberOfFrames") or 1) > 1:
             raise ValueError(f"it has {file.NumberOfFrames} frames; wanted one slice a file")
         stored = pydicom.pixels.pixel_array(file)
