@@ -141,7 +141,8 @@ class Family:
         four times in five.
 
         The larger of what the images allow, $(z_{1-\alpha/2m} + z_{0.8})\,\sigma$, and what the seeds allow; infinite
-        where the seeds are too few for any verdict. $\alpha/m$ is Holm's strictest step.
+        where the seeds are too few for any verdict. $\alpha/m$ is Holm's strictest step. It is rather too large than
+        too small, since $\sigma$ is stretched and counts what differs from run to run for the images too.
         """
         alpha = ALPHA / len(self.comparisons)
         from scipy.stats import norm
