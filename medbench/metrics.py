@@ -1,7 +1,7 @@
 r"""Scores with intervals, and paired comparison of two models on the same images.
 
-What lives here, top to bottom: `Score` and `Scores`; `evaluate`; `calibration_scores`; tables of classes and of bins;
-the bootstrap; `compare`, `sign_flip`, `holm`. Comparisons over several seeds: `planned`.
+What lives here, top to bottom: `Score` and `Scores`; `evaluate`; `calibration_scores`; the table of bins; the
+bootstrap; `compare`, `sign_flip`, `holm`. Class by class: `classwise`. Comparisons over several seeds: `planned`.
 
 Symbols: n images, k classes, R resamples, $z$ logits (n, k), $\pi$ the class frequencies behind them.
 
@@ -59,7 +59,7 @@ class Scores:
     `calibration_floor` is what a calibrated model would have for an error on these images, the mean of 200 draws with
     the middle 95 % of them: an error among them cannot be told from none.
     `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which
-    go into every record.
+    go into every record. `worth`: of `Task.worth`, where the split names groups.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +67,7 @@ class Scores:
     per_class: dict[str, dict[str, Score]]
     confusion: np.ndarray
     caveats: tuple[str, ...] = ()
+    worth: dict[str, np.ndarray] | None = None
 
     def __getattr__(self, name: str) -> Score:
         if not name.startswith("__") and name in self.overall:
@@ -102,9 +103,9 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
         error is that of `calibration_scores`.
     Raises: ValueError for logits of another shape, or logits that are not finite.
     """
-    task = Task(logits, split, prior)
+    task, groups = Task(logits, split, prior), getattr(split, "groups", None)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
-    draws = resamples(task.labels, bootstrap, seed, getattr(split, "groups", None))
+    draws = resamples(task.labels, bootstrap, seed, groups)
     spread = _gather(task.statistics(counts) for counts in draws)
     low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
                  for share in (2.5, 97.5))
@@ -115,7 +116,8 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
                                    task.why(name, point[name][c], key)) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
     confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
-    return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())))
+    return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())),
+                  None if groups is None else task.worth(groups))
 
 
 def calibration_scores(logits, split, *, prior=None, seed: int = 0) -> dict[str, Score]:
@@ -148,36 +150,6 @@ def _percentile(samples, share: float, value):
     if samples is not None and known.any():
         found[known] = np.nanpercentile(samples[:, known], share, axis=0)
     return found
-
-
-def class_table(scores: Scores):
-    r"""Sensitivity and specificity of each class with Wilson's 95 % intervals, and how many images there are.
-
-    $\big(\hat p + z^2/2n \pm z\sqrt{\hat p(1-\hat p)/n + z^2/4n^2}\big) / (1 + z^2/n)$ (Wilson 1927, J. Am. Stat.
-    Assoc. 22, 209-212), which also holds for few images and for 0 and 1. It takes images for independent: with several
-    of one patient it is too narrow.
-
-    Args: `scores` from `evaluate`. Returns: DataFrame, one row a class: `support`, and `sensitivity`, `specificity`
-        with `_low` and `_high`; NaN where there is no image.
-    """
-    import pandas as pd
-    rows, table = {}, np.asarray(scores.confusion)
-    for c, key in enumerate(scores.classes):
-        own, others = int(table[c].sum()), int(table.sum() - table[c].sum())
-        cells = {"sensitivity": (int(table[c, c]), own),
-                 "specificity": (others - int(table[:, c].sum() - table[c, c]), others)}
-        rows[key] = {"support": own} | {f"{name}{end}": value for name, hits in cells.items()
-                                        for end, value in zip(("", "_low", "_high"), wilson(*hits))}
-    return pd.DataFrame(rows).T.astype({"support": int})
-
-
-def wilson(hits: int, n: int) -> tuple[float, float, float]:
-    """A share and Wilson's 95 % interval; NaN of no trials."""
-    from scipy.stats import binomtest
-    if not n:
-        return math.nan, math.nan, math.nan
-    interval = binomtest(hits, n).proportion_ci(method="wilson")
-    return hits / n, float(interval.low), float(interval.high)
 
 
 def reliability(logits, split, *, prior=None):

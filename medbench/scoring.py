@@ -90,6 +90,28 @@ class Task:
         rows = [counts[:, self.labels == c] @ columns[self.labels == c] for c in range(self.k)]
         return np.stack(rows, axis=1)
 
+    def worth(self, groups: np.ndarray) -> dict[str, np.ndarray]:
+        r"""How many independent images would tell as much of each class as these, which are alike within their groups.
+
+        $n' = (z/t_{G-1})^2\,p(1-p)/v$ and at most n, with $v = \frac{G}{G-1}\sum_g (x_g - p\,n_g)^2/n^2$ over the G
+        groups, of which $x_g$ of $n_g$ images are right, z and t at 97.5 % (Korn & Graubard 1998, Surv. Methodol. 24,
+        193-201). Where all are right, all wrong, or of one group, nothing tells v: images of a group then count as
+        wholly alike, $n' = n^2/\sum n_g^2$.
+
+        Args: `groups` (n,). Returns: `sensitivity` and `specificity`, n' of each class (k,), 0 where there is no image;
+            `groups`, how many have images of the class (k,).
+        """
+        of_image = np.unique(groups, return_inverse=True)[1]
+        found = {name: np.zeros(self.k) for name in ("groups", "sensitivity", "specificity")}
+        for c in range(self.k):
+            own, called = self.labels == c, self.decided == c
+            found["groups"][c] = len(np.unique(of_image[own]))
+            for name, these, right in (("sensitivity", own, called), ("specificity", ~own, ~called)):
+                sizes = np.bincount(of_image[these])
+                hits = np.bincount(of_image[these], right[these])[sizes > 0]
+                found[name][c] = _worth(hits, sizes[sizes > 0])
+        return found
+
     def _decisions(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Sensitivity: of a class, the share found. Specificity: of all other images, the share not called it."""
         table = self.confusion(self.decided, counts).astype(np.float64)
@@ -179,6 +201,20 @@ def _agreement(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     spread = (1 - (true**2).sum(1)) * (1 - (called**2).sum(1))           # rounding leaves 1e-17 of nothing, or less
     mcc = _ratio(right - chance, np.sqrt(np.where(spread > 1e-12, spread, 0)))
     return mcc, _ratio(right - chance, 1 - chance)
+
+
+def _worth(hits: np.ndarray, sizes: np.ndarray) -> float:
+    """Independent images that tell as much as groups of `sizes` images (G,) of which `hits` are right; see `Task`."""
+    from scipy.stats import norm, t
+    G, n = len(sizes), sizes.sum()
+    if not n:
+        return 0.0
+    p = hits.sum() / n
+    v = ((hits - p * sizes) ** 2).sum() / n**2 * G / max(1, G - 1)
+    if p in (0, 1) or G == 1:
+        return float(n**2 / (sizes**2).sum())
+    known = (norm.ppf(0.975) / t.ppf(0.975, G - 1)) ** 2
+    return float(min(n, known * p * (1 - p) / v)) if v else float(n)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

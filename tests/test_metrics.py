@@ -7,9 +7,10 @@ import warnings
 import numpy as np
 import pytest
 from scipy.special import softmax
+from scipy.stats import binomtest
 from sklearn import metrics as reference
 
-from medbench import metrics
+from medbench import classwise, metrics, scoring
 from medbench.scoring import BINS, Task
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -335,7 +336,7 @@ def test_odd_cases_equal_scikit_learn_or_are_undefined(case, ties):
 def test_the_class_table_has_wilson_intervals_that_cover():
     logits, split = task()
     scores = metrics.evaluate(logits, split, bootstrap=0)
-    table = metrics.class_table(scores)
+    table = classwise.class_table(scores)
     for c, key in enumerate(split.classes):
         hits, n = scores.confusion[c, c], scores.confusion[c].sum()
         z, p = 1.959963984540054, hits / n
@@ -347,9 +348,40 @@ def test_the_class_table_has_wilson_intervals_that_cover():
     assert table["support"].tolist() == list(scores.support.values())
     rng, covered = np.random.default_rng(0), 0
     for _ in range(500):
-        _, low, high = metrics.wilson(rng.binomial(12, 0.93), 12)
+        _, low, high = classwise.wilson(rng.binomial(12, 0.93), 12)
         covered += low <= 0.93 <= high
-    assert covered >= 0.92 * 500 and np.isnan(metrics.wilson(0, 0)).all()
+    assert covered >= 0.92 * 500 and np.isnan(classwise.wilson(0, 0)).all()
+    for hits, n in ((0, 7), (3, 7), (7, 7)):
+        want = binomtest(hits, n).proportion_ci(method="wilson")
+        assert classwise.wilson(hits, n) == pytest.approx((hits / n, want.low, want.high), abs=1e-12)
+    assert classwise.wilson(0, 7)[1] == 0 and classwise.wilson(7, 7)[2] == 1
+
+
+def test_the_class_table_counts_patients_where_they_are_known():
+    """Eight copies of each image tell as much as one: the interval is about that of the patients alone, not of all."""
+    labels, decided = np.repeat([0, 1], [40, 30]), np.repeat([0, 1, 1, 0], [32, 8, 30, 0])
+    alone, many = (types.SimpleNamespace(labels=np.repeat(labels, each), classes=("a", "b"), prior=np.ones(2) / 2,
+                                         population=None, groups=groups)
+                   for each, groups in ((1, None), (8, np.repeat(np.arange(70), 8))))
+    want, found = (classwise.class_table(metrics.evaluate(np.eye(2)[np.repeat(decided, each)], split, bootstrap=0))
+                   for each, split in ((1, alone), (8, many)))
+    assert found["support"].tolist() == [320, 240] and found["groups"].tolist() == [40, 30] and "groups" not in want
+    for name in ("sensitivity", "specificity"):
+        for key in ("a", "b"):                               # 0.8 and, all right, 1.0
+            ours, theirs = (table.loc[key, [name, f"{name}_low", f"{name}_high"]].tolist() for table in (found, want))
+            assert ours == pytest.approx(theirs, abs=0.015)
+            assert ours[2] - ours[1] >= theirs[2] - theirs[1]
+
+
+def test_intervals_of_a_class_cover_where_the_images_of_a_patient_are_alike():
+    rng, covered = np.random.default_rng(0), np.zeros((400, 2))
+    for row in covered:
+        sizes = rng.integers(1, 12, 25)
+        hits = rng.binomial(sizes, rng.beta(2.0, 0.5, 25))                   # on average 0.8
+        for place, worth in enumerate((scoring._worth(hits, sizes), sizes.sum())):
+            _, low, high = classwise.wilson(hits.sum() / sizes.sum() * worth, worth)
+            row[place] = low <= 0.8 <= high
+    assert covered[:, 0].mean() >= 0.92 > 0.85 > covered[:, 1].mean(), covered.mean(0)
 
 
 @pytest.mark.parametrize("population", [False, True])

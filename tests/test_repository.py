@@ -36,13 +36,14 @@ ORDER = [
     {"checks", "rows"}, {"config", "files", "_torchvision"}, {"experiment"}, {"machine", "records"}, {"results"},
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"decoding"}, {"audit", "data"},
-    {"scoring"}, {"metrics"}, {"planned", "calibration", "decisions", "recipe", "checkpoint", "distributed"},
+    {"scoring"}, {"metrics"},
+    {"classwise", "planned", "families", "calibration", "decisions", "recipe", "checkpoint", "distributed"},
     {"inference"}, {"loop"}, {"training"},
     {"survival"}, {"baselines"},
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"board", "places"}, {"grid"},
     {"peers", "scaling", "layers", "throughput", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
-    {"book"}, {"console", "commands", "measuring"}, {"options", "report"},
+    {"book"}, {"console", "commands", "finished", "evaluating", "measuring"}, {"options", "report"},
     {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .. import config, grid, metrics, places, planned, results
+from .. import classwise, config, grid, metrics, places, planned, results
 from ..checks import one_of
 from ..experiment import Experiment
 from ..models import build_model
@@ -203,7 +203,7 @@ def class_page(scores, names, digits: int = 2):
     import pandas as pd
     columns: dict = {}
     for place, (model, found) in enumerate(scores.items()):
-        table = metrics.class_table(found)
+        table = classwise.class_table(found)
         columns.setdefault("images", table.support.tolist())
         for name in ("sensitivity", "specificity")[:2 if place == 0 else 1]:
             columns[f"{model}, {name}"] = [with_interval(*row, digits) for row in
@@ -217,7 +217,7 @@ def where_they_differ(scores, first: str, second: str, names) -> str:
     Args: `scores` {model: Scores} on one test set; `names` of the classes. A difference of which Wilson's intervals of
         both models overlap is not told.
     """
-    one, other = (metrics.class_table(scores[name]) for name in (first, second))
+    one, other = (classwise.class_table(scores[name]) for name in (first, second))
     gap = one.sensitivity.to_numpy() - other.sensitivity.to_numpy()
     parts = []
     for row, above, below, called in ((gap.argmax(), one, other, "more"), (gap.argmin(), other, one, "fewer")):
