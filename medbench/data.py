@@ -1,8 +1,8 @@
 """Images, labels and splits: from the phantom, from a manifest, from plain class folders.
 
-What lives here, top to bottom: `Split` and `Data`; `load_data`; the phantom; real images (`readers` knows what a source
-holds, `decoding` opens its images); the cache; `to_input`, the one place where bytes become the numbers that a model
-sees.
+What lives here, top to bottom: `Split` and `Data`; `load_data` and `load_test`; the phantom; real images (`readers`
+knows what a source holds, `decoding` opens its images); the cache; `to_input`, the one place where bytes become the
+numbers that a model sees.
 
 Whatever the source, images are drawn or decoded once, kept as 8-bit arrays in the cache folder and checked by hash each
 time they are opened.
@@ -21,12 +21,13 @@ from .config import DataConfig, fingerprint
 from .files import array_file, cache_dir, lock, new_folder, progress, read_json, sha256, write_array, write_json
 from .readers import read_image
 
-__all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "read_image", "to_input"]
+__all__ = ["Data", "Split", "cache_dir", "data_root", "load_data", "load_test", "read_image", "to_input"]
 
 FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}      # a larger training set leaves the others alone
 CHUNK = 64                                                             # images drawn at once
 LAYOUT = 1                                                             # of the cached files
 MAPPED = ("images", "masks")
+ASSUMED = "scores that depend on class frequencies answer for those of training, on images as they are"
 
 
 # --------------------------------------------------------------------------------------------- what is returned
@@ -130,6 +131,34 @@ def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: 
     return (_phantom if config.source == "phantom" else _real)(config, cache_dir(cache), show)
 
 
+def load_test(config: DataConfig, classes: tuple[str, ...], prior, cache: str | os.PathLike | None = None,
+              show: bool = True, *, every: bool = False) -> tuple[Split, tuple[str, ...]]:
+    """Images from elsewhere, to test a trained model on: those of a source's split `test`, or all with `every`.
+
+    Args: `config`, `cache`, `show`: as in `load_data`; `classes`: those of the model, in its order, of which the source
+        may lack some; `prior` (k,): the class frequencies that its training assumed. Scores that depend on class
+        frequencies take the model as it is, so they answer for these.
+    Returns: the split, and sentences that its reader has to know.
+    Raises: FileNotFoundError, ValueError: as `load_data`, and for images of a class that the model does not know.
+    """
+    if config.source == "phantom":
+        opened = _phantom(config, cache_dir(cache), show)
+        if opened.classes != tuple(classes):
+            raise ValueError(f"the model knows the classes {', '.join(classes)} but the phantom has "
+                             f"{', '.join(opened.classes)}; name data with the model's own classes")
+        return opened.test, opened.notes
+    found = readers.unseen(config.source, classes, config.subset, cache_dir(cache), every=every)
+    own, _, aside = _decoded("test", found, config, cache_dir(cache), show)
+    lost = _named(found, aside)
+    decoding.refuse_too_many(lost, len(own["kept"]) + len(lost), config.max_damaged)
+    emptied = decoding.refuse_emptied(found, {"test": own}, lost)
+    caveats, notes = decoding.said_of({"test": own}, config.img_size, lost)
+    prior = np.asarray(prior, np.float64) / np.sum(prior)
+    told = ", ".join(f"{key} {share:.3g}" for key, share in zip(found.classes, prior))
+    return (_split("test", found, own, prior, config.in_chans, (*found.caveats, *emptied, *caveats, ASSUMED)),
+            (*found.notes, *notes, f"Class frequencies that training assumed: {told}."))
+
+
 def data_root() -> Path:
     """Where real data sets lie: the folder in `MEDBENCH_DATA`, else `shared/data` beside the checkout.
 
@@ -187,40 +216,49 @@ def _draw(folder: Path, generate, labels, indices, drawn: dict, bar) -> None:
 def _real(config: DataConfig, cache: Path, show: bool) -> Data:
     """The splits of real images; those that are damaged or blank are set aside, too many of them are an error."""
     found = readers.listing(config.source, config.subset, cache)
-    labels = found.table["label"].map(found.classes.index).to_numpy(np.int64)
-    arrays, hashes, aside = {}, {}, {}
+    arrays, hashes, lost = {}, {}, []
     for name in readers.SPLITS:
-        rows = np.flatnonzero(found.table["split"] == name)
-        key = fingerprint(decoding.VERSION, config.img_size, decoding.stamps(found, rows), labels[rows].tolist())
-        folder = cache / "images" / key
-
-        def decode(folder, name=name, rows=rows):
-            with progress(len(rows), f"reading {name} images", "img", show) as bar:
-                decoding.decode(folder, found, rows, labels[rows], config.img_size, bar)
-        arrays[name], hashed = _cached(folder, decode)
+        arrays[name], hashed, aside = _decoded(name, found, config, cache, show)
         hashes[name] = {part: hashed[part] for part in ("images", "labels")}      # what training sees
-        arrays[name]["rows"] = rows[arrays[name]["kept"]]
-        aside[name] = read_json(folder / decoding.SET_ASIDE)
-    lost = [(found.table["path"].iloc[row], reason) for name in aside for row, reason in aside[name]]
-    decoding.refuse_too_many(lost, len(labels), config.max_damaged)
-    errors, emptied = decoding.emptied(found, np.concatenate([part["rows"] for part in arrays.values()]), lost)
-    for error in errors:
-        raise error
+        lost += _named(found, aside)
+    decoding.refuse_too_many(lost, len(found.table), config.max_damaged)
+    emptied = decoding.refuse_emptied(found, arrays, lost)
     caveats, notes = decoding.said_of(arrays, config.img_size, lost)
-    splits = {name: _split(name, found, arrays, config.in_chans, (*found.caveats, *emptied, *caveats))
-              for name in arrays}
+    counts = np.bincount(arrays["train"]["labels"], minlength=len(found.classes))
+    said = (*found.caveats, *emptied, *caveats)
+    splits = {name: _split(name, found, own, counts / counts.sum(), config.in_chans, said)
+              for name, own in arrays.items()}
     return Data(**splits, fingerprint=fingerprint(hashes, found.classes, config.in_chans),
                 notes=(*found.notes, *notes), set_aside=tuple(lost))
 
 
-def _split(name: str, found: readers.Listing, arrays: dict, in_chans: int, caveats: tuple[str, ...]) -> Split:
+def _decoded(name: str, found: readers.Listing, config: DataConfig, cache: Path, show: bool) -> tuple[dict, dict, list]:
+    """The arrays of one split, their hashes, and (row, reason) of each image that is set aside."""
+    rows = np.flatnonzero(found.table["split"] == name)
+    labels = found.table["label"].iloc[rows].map(found.classes.index).to_numpy(np.int64)
+    key = fingerprint(decoding.VERSION, config.img_size, decoding.stamps(found, rows), labels.tolist())
+    folder = cache / "images" / key
+
+    def decode(folder):
+        with progress(len(rows), f"reading {name} images", "img", show) as bar:
+            decoding.decode(folder, found, rows, labels, config.img_size, bar)
+    arrays, hashed = _cached(folder, decode)
+    arrays["rows"] = rows[arrays["kept"]]
+    return arrays, hashed, read_json(folder / decoding.SET_ASIDE)
+
+
+def _named(found: readers.Listing, aside: list) -> list[tuple[str, str]]:
+    """Path and reason of images that are set aside."""
+    return [(found.table["path"].iloc[row], reason) for row, reason in aside]
+
+
+def _split(name: str, found: readers.Listing, own: dict, prior: np.ndarray, in_chans: int,
+           caveats: tuple[str, ...]) -> Split:
     """One split of real images, with what the listing tells of those that are kept."""
-    own, table = arrays[name], found.table.iloc[arrays[name]["rows"]]
-    counts = np.bincount(arrays["train"]["labels"], minlength=len(found.classes))
-    boxes = None
+    table, boxes = found.table.iloc[own["rows"]], None
     if set(readers.BOXES) <= set(table.columns):
         boxes = readers.fitted_boxes(table[list(readers.BOXES)].to_numpy(np.float64), own["sizes"])
-    return Split(name, own["images"], own["labels"], own["rows"], found.classes, counts / counts.sum(), in_chans,
+    return Split(name, own["images"], own["labels"], own["rows"], found.classes, prior, in_chans,
                  boxes=boxes, paths=tuple(table["path"]),
                  groups=None if found.groups is None else found.groups[own["rows"]], caveats=caveats)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .files import array_file, write_array, write_json
 from .machine import cores
-from .readers import Listing, Picture, fitted, read_picture
+from .readers import SPLITS, Listing, Picture, fitted, read_picture
 from .readers.pictures import picture_of
 
 VERSION = 3                    # raised when images are read otherwise: old caches are then made anew
@@ -87,11 +87,21 @@ def refuse_too_many(lost: list[tuple[str, str]], total: int, allowed: float) -> 
                          f"{in_short(lost)}; replace them, take them out of the data set, or raise max_damaged")
 
 
-def emptied(found: Listing, kept, lost: list[tuple[str, str]]) -> tuple[list[ValueError], tuple[str, ...]]:
+def refuse_emptied(found: Listing, arrays: dict, lost: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Caveats where a split of `arrays` lost all images of a class; raises the first error of `emptied`."""
+    errors, caveats = emptied(found, np.concatenate([own["rows"] for own in arrays.values()]), lost, tuple(arrays))
+    for error in errors:
+        raise error
+    return caveats
+
+
+def emptied(found: Listing, kept, lost: list[tuple[str, str]], splits=SPLITS
+            ) -> tuple[list[ValueError], tuple[str, ...]]:
     """Where no image of a split is kept, or none of a class in it: errors where nothing can be trained on the rest, as
     `readers.faults` has them of the whole, and caveats where something can."""
     errors, caveats = [], []
-    for split, name in SPLIT_NAMES.items():
+    for split in splits:
+        name = SPLIT_NAMES[split]
         before, left = (table[table["split"] == split] for table in (found.table, found.table.iloc[kept]))
         gone = before[~before["label"].isin(left["label"])]
         if gone.empty:

@@ -1,8 +1,9 @@
 """Real images: what a source holds, before any image is opened, and how one image is read.
 
-What lives here: `Listing`, one row an image; `listing`, which finds the reader of a source and checks what it says.
-Each reader has a file of its own: `manifest`, `folders`, `radimagenet`, `medmnist`. `pictures` reads image files,
-`dicom` those of scanners, `splits` makes a split where none is given.
+What lives here: `Listing`, one row an image; `listing`, which finds the reader of a source and checks what it says;
+`unseen`, what it holds for a model that was trained on other images. Each reader has a file of its own: `manifest`,
+`folders`, `radimagenet`, `medmnist`. `pictures` reads image files, `dicom` those of scanners, `splits` makes a split
+where none is given.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from . import folders, manifest, medmnist, radimagenet
-from .listing import BOXES, NEEDED, SPLITS, Listing
+from .listing import ALONE, BOXES, NEEDED, SPLITS, Listing
 from .pictures import Picture, fitted, fitted_boxes, read_image, read_picture
+from .splits import said_of
 
 __all__ = ["BOXES", "NEEDED", "SPLITS", "Listing", "Picture", "faults", "fitted", "fitted_boxes", "listing",
-           "read_image", "read_picture"]
+           "read_image", "read_picture", "unseen"]
 
 # the first that knows a source reads it
 READERS = (medmnist, manifest, radimagenet, folders)
@@ -51,11 +54,7 @@ def faults(found: Listing, source) -> Iterator[Exception]:
     """Why nothing can be trained on a source: an unknown or empty split, a single class, one that is never trained, a
     validation set of one class, missing files. One error each, with what to do."""
     table, where = found.table, repr(str(source))
-    for line, name in enumerate(table["split"]):
-        if name not in SPLITS:
-            yield ValueError(f"split in {where}, line {line + 2}, is {name!r}; allowed: "
-                             f"{', '.join(map(repr, SPLITS))}")
-            break
+    yield from _other_splits(table, where)
     few = "" if found.split_given else f": {found.few}"
     counts = {name: int((table["split"] == name).sum()) for name in SPLITS}
     there = ", ".join(f"{count} in {name}" for name, count in counts.items())
@@ -77,6 +76,52 @@ def faults(found: Listing, source) -> Iterator[Exception]:
     if len(classes) > 1 and len(chosen) == 1:
         yield ValueError(f"split 'val' of {where} has images of class {chosen[0]!r} only; the epoch is chosen by AUROC "
                          f"on it, which needs two classes: give it more{few}")
+    yield from _missing(found, table, where)
+
+
+def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = "", cache: Path | None = None,
+           *, every: bool = False) -> Listing:
+    """What a source holds for a model that was trained on other images: those of its split `test` are tested on.
+
+    Args: `classes`: those that the model knows, in its order; the source may lack some. `every`: count all images as
+        `test`, since the model saw none of them. The rest as `listing`.
+    Returns: `Listing`; what it says of images of other splits is nothing to its reader.
+    Raises: FileNotFoundError, ValueError: no image to be tested on, one of another class, or one that is missing.
+    """
+    found, where = listing(source, subset, cache, whole=False), repr(str(source))
+    table = found.table.assign(split="test") if every else found.table
+    tested = table[table["split"] == "test"]
+    for fault in _other_splits(table, where):
+        raise fault
+    if tested.empty:
+        raise ValueError(f"{where} has no image in split 'test' ({len(table)} in others); name some in a column split, "
+                         f"or count all images as unseen (--every-image)")
+    if other := sorted(set(tested["label"]) - set(classes)):
+        raise ValueError(f"the model knows the classes {', '.join(classes)} but {where} has images of "
+                         f"{', '.join(other)}; write the classes as the model does, or leave these images out")
+    for fault in _missing(found, tested, where):
+        raise fault
+    said = f"{len(tested)} of {len(table)} images of {where} are tested on"
+    if not every:
+        said += ": those of its split 'test'" if found.split_given else (
+            ": no split is named, and a hash of names sends these to the test, as before a training. Where none was "
+            "trained on, all can count (--every-image)")
+    split_notes = said_of(found.table, found.split_given)[1]
+    return replace(found, table=table, classes=tuple(classes), caveats=() if "group" in table.columns else (ALONE,),
+                   notes=(f"{said}.", *(note for note in found.notes if note not in split_notes)))
+
+
+def _other_splits(table, where: str) -> Iterator[Exception]:
+    """An unknown name of a split: the first, with its line."""
+    for line, name in enumerate(table["split"]):
+        if name not in SPLITS:
+            yield ValueError(f"split in {where}, line {line + 2}, is {name!r}; allowed: "
+                             f"{', '.join(map(repr, SPLITS))}")
+            break
+
+
+def _missing(found: Listing, table, where: str) -> Iterator[Exception]:
+    """Files of `table` that are not there."""
     if found.arrays is None and (missing := [path for path in table["path"] if not os.path.isfile(path)]):
         yield FileNotFoundError(f"{len(missing)} of {len(table)} images of {where} are missing, the first is "
                                 f"{missing[0]!r}; {found.where}")

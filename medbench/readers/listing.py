@@ -14,6 +14,7 @@ SPLITS = ("train", "val", "test")
 NEEDED = ("path", "label")
 BOXES = ("box_x_center", "box_y_center", "box_width", "box_height")
 NO_GROUPS = "no patient ids: slice-level split"
+ALONE = "no patient ids: intervals take images for independent"
 UNCHECKED = "no patient ids: the authors' official split is taken as given and cannot be checked"
 
 
