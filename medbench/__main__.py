@@ -2,7 +2,7 @@
 
 Each command checks its input before it works, prints what it made to standard output, and progress and notes to
 standard error. A finished run is a folder; `RUN` is its path, or the first letters of its name in the cache.
-What the commands do beyond reading their options is in `commands.py` and `measuring.py`.
+What the commands do beyond reading their options is in `commands.py`, `evaluating.py` and `measuring.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from . import commands, console, measuring
+from . import commands, console, evaluating, measuring
 from . import options as opt
 from .audit import NEAR
 from .config import MECHANISMS
@@ -81,15 +81,22 @@ def grid(model: opt.Models, seeds: Annotated[str, option("--seeds", metavar="LIS
 
 
 @command("""evaluate 3f2a
+evaluate runs.csv --compare softmax --calibration
+evaluate runs.csv --per-class --format csv
+evaluate 3f2a --data other-hospital.csv --every-image
 evaluate 3f2a 9c41 --baselines --record 10_real""")
-def evaluate(run: opt.Runs, data: opt.Source = "", bootstrap: Annotated[int, option(
-        "--bootstrap", min=0, help="resamples for the 95 % intervals")] = 1000,
-        baselines: opt.Baselines = False, record: opt.Chapter = "", form: opt.Form = "table"):
-    """Score runs on their test set.
+def evaluate(run: opt.Runs, data: opt.Source = "", subset: opt.Subset = "", every_image: opt.EveryImage = False,
+             compare: opt.Compare = "", per_class: opt.PerClass = False, calibration: opt.Calibration = False,
+             baselines: opt.Baselines = False, bootstrap: opt.Resamples = None, device: opt.Device = "auto",
+             record: opt.Chapter = "", form: opt.Form = "table"):
+    """Score runs on test images.
 
-    With 95 % intervals. The data are those of the run unless --data names others with the same classes.
+    With 95 % intervals, on the test set of the runs' own data or on that of others, which hold no other classes. A row
+    a run, or with --compare a row a model.
     """
-    console.show(commands.evaluate(run, data or None, bootstrap, baselines, record or None), form)
+    console.show(evaluating.evaluate(
+        run, data or None, subset=subset, every=every_image, bootstrap=bootstrap, with_baselines=baselines,
+        reference=compare, per_class=per_class, calibration=calibration, device=device, chapter=record or None), form)
 
 
 @command("""predict 3f2a scan1.png scan2.png > answers.csv

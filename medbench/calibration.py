@@ -1,6 +1,7 @@
 r"""Temperature scaling: one number, found on validation, that makes a model's probabilities mean what they say.
 
-What lives here, top to bottom: `temperature`, which finds it; `tempered`, logits that have it in them.
+What lives here, top to bottom: `temperature`, which finds it; `tempered`, logits that have it in them; `calibrated`,
+what it does to a model's calibration error.
 
 A model's logits z stand for $\log p(x \mid y) + \log\pi_y$ with the class frequencies $\pi$ that its training assumed.
 Only the first part is divided by T, so that a temperature means the same whatever loss or sampling was chosen, and no
@@ -9,8 +10,11 @@ decision changes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from .metrics import Score, calibration_scores
 from .scoring import Task
 
 COLDEST, HOTTEST = 0.05, 20.0
@@ -50,6 +54,29 @@ def tempered(logits, T: float, prior) -> np.ndarray:
         raise ValueError(f"T is {T!r}; wanted a temperature above 0, from `temperature`")
     log_prior = _log(prior)
     return (np.asarray(logits, np.float64) - log_prior) / T + log_prior
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """The temperature that validation asks for, and `scores`, the calibration error and floor on the test set with it.
+    """
+
+    temperature: float
+    scores: dict[str, Score]
+
+    def rows(self) -> list[dict]:
+        """Records: the temperature, and each score with the suffix `tempered`."""
+        return [{"quantity": "temperature", "value": self.temperature, "unit": "1"},
+                *(score.row(name, suffix="tempered") for name, score in self.scores.items())]
+
+
+def calibrated(chosen_on, val, logits, test, *, prior) -> Calibrated:
+    """Find the temperature on validation and score the test set's probabilities with it.
+
+    Args: `chosen_on` (n, k): logits on `val`; `logits`: on `test`; `prior` (k,): class frequencies behind both.
+    """
+    T = temperature(chosen_on, val, prior=prior)
+    return Calibrated(T, calibration_scores(tempered(logits, T, prior), test, prior=prior))
 
 
 def _log(prior) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What the commands do: from checked options to rows that can be printed and recorded.
 
-What lives here, top to bottom: names of models and runs; data; training and evaluation; prediction and explanation of
-single images. How things are measured: `measuring.py`. Every function checks all of its input before it starts to work.
+What lives here, top to bottom: names of models and runs; data; training; prediction and explanation of single images.
+How runs are scored: `evaluating.py`, how things are measured: `measuring.py`. Every function checks all of its input
+before it starts to work.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from . import checkpoint, distributed, places, results, saliency, training
 from . import grid as grid_module
 from .checks import one_of
-from .config import ALL_MODELS, MODELS, DataConfig, model_config
+from .config import ALL_MODELS, MODELS, model_config
 from .data import load_data, read_image, to_input
 from .experiment import Experiment, profile_of
 from .export import RUNTIMES
@@ -31,7 +32,6 @@ from .rows import caveat_column
 
 CAMPAIGNS = ("real-mri", "breastmnist", "small-mri", "small-phantom", "curves", "imbalance", "paper-mri",
              "paper-phantom")
-SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")   # of the scores, in the terminal
 
 
 # --------------------------------------------------------------------------------------------- names
@@ -79,8 +79,11 @@ def run_folder(name: str) -> Path:
     """The folder of a finished run, from its path or the first letters of its name in the cache."""
     given, root = Path(name), cache_dir() / "runs"
     checkpoint.refuse_pickle(given)
+    for folder in (given, root / name):
+        if (folder / "run.json").is_file():
+            return folder
     known = sorted(path.parent for path in root.glob("*/run.json") if (read_json(path) or {}).get("finished"))
-    hits = [given] if (given / "run.json").is_file() else [path for path in known if path.name.startswith(name)]
+    hits = [path for path in known if path.name.startswith(name)]
     if len(hits) == 1:
         return hits[0]
     if hits:
@@ -176,7 +179,7 @@ def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tr
         labels += [", ".join([f"seed {seed}", *(f"{name} {value}" for name, value in chosen.items())])] * len(names)
         experiments += [Experiment.preset(preset, name, seed, size, **(given | chosen)) for name in names]
     place = places.OnRay(experiments[0].training) if ray else None
-    opened = {e.data: load_data(e.data) for e in experiments}
+    opened = {config: load_data(config) for config in dict.fromkeys(e.data for e in experiments)}
     print("\n".join(dict.fromkeys(note for data in opened.values() for note in data.notes)), file=sys.stderr)
     ready = [e.on(len(opened[e.data].classes), len(opened[e.data].train), keep_epochs="epochs" in (overrides | vary))
              for e in experiments]
@@ -233,54 +236,6 @@ def survive(kills: int, seed: int, chapter: str | None) -> list[dict]:
                            f"{'; '.join(outcome.different)}")
     return [{"kills": outcome.kills, "trainings": outcome.runs, "resumed": outcome.resumed,
              "while_writing": outcome.writing, "different": 0}]
-
-
-# --------------------------------------------------------------------------------------------- evaluate
-def evaluate(names, source, bootstrap, with_baselines, chapter) -> list[dict]:
-    """Scores of runs, and of the baselines if asked for, on the test set; one row each."""
-    to = results.here(chapter) if chapter else None
-    runs = [training.load_run(run_folder(name)) for name in names]
-    experiments = [_experiment(run, source) for run in runs]
-    data = {e.data: load_data(e.data) for e in experiments}
-    for run, experiment in zip(runs, experiments):
-        if data[experiment.data].classes != run.classes:
-            raise ValueError(f"run {run.directory.name} knows the classes {', '.join(run.classes)} but the data have "
-                             f"{', '.join(data[experiment.data].classes)}; evaluate it on data with its own classes")
-    scored = [(e, e.model.name, training.evaluate(run.model, data[e.data].test, bootstrap=bootstrap), data[e.data])
-              for run, e in zip(runs, experiments)]
-    if with_baselines:
-        for config, opened in data.items():
-            scored += [(f"{results.source_slug(config.source, config.subset)}.{name}", name, scores, opened)
-                       for name, scores in _baselines(opened, bootstrap).items()]
-    for subject, _, scores, _ in scored if to else ():
-        results.record(subject, scores, to=to)
-    return [_scores_row(name, scores) | caveat_column(opened.caveats) for _, name, scores, opened in scored]
-
-
-def _experiment(run, source: str | None) -> Experiment:
-    """What the run was, as `train` noted it; on another data set if one is given."""
-    noted = read_json(run.directory / grid_module.EXPERIMENT)
-    if noted is None and source is None:
-        raise ValueError(f"run {run.directory.name} does not say which data it was trained on; name them with --data")
-    config = run.model.config
-    data = DataConfig(**noted["data"]) if noted else DataConfig(img_size=config.img_size[0], in_chans=config.in_chans)
-    return Experiment(config, data.replace(source=source or data.source), run.training)
-
-
-def _baselines(data, bootstrap: int) -> dict:
-    """What needs no network: two shortcuts and the nearest neighbour."""
-    from . import baselines
-    found = baselines.shortcut_scores(data, bootstrap=bootstrap)
-    return found | {"nearest_neighbour": baselines.nearest_neighbour(data, bootstrap=bootstrap)}
-
-
-def _scores_row(name: str, scores) -> dict:
-    """The scores that the terminal shows, each with its interval."""
-    row = {"model": name, "n": int(scores.confusion.sum())}
-    for key in SHOWN:
-        score = scores.overall[key]
-        row |= {key: score.value, f"{key}_low": score.low, f"{key}_high": score.high}
-    return row
 
 
 # --------------------------------------------------------------------------------------------- single images

@@ -17,6 +17,7 @@ FORMATS = ("table", "csv", "json")
 ELSEWHERE = {"seed": "--seed 3 (or --seeds 0-7)", "model": "--model", "name": "--model", "preset": "--preset",
              "profile": "--profile", "options": "each option by its name"}          # what --set cannot set
 WRONG, INTERRUPTED = 2, 130
+NOTHING = 1e-14                # what rounding leaves of a sum that is 0
 EXPECTED = (ValueError, LookupError, OSError, RuntimeError, ImportError, FloatingPointError)
 
 
@@ -102,7 +103,7 @@ def _short(value) -> str:
         return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else f"{value if abs(value) > NOTHING else 0:.4g}"
 
 
 # --------------------------------------------------------------------------------------------- input

@@ -103,7 +103,7 @@ def train(experiments: list[Experiment], place: places.Place | None = None, *, l
     Raises: ValueError: an experiment cannot be built; RuntimeError: no such place.
     """
     place = place or places.Here(experiments[0].training)
-    opened = {e.data: load_data(e.data) for e in experiments}
+    opened = {config: load_data(config) for config in dict.fromkeys(e.data for e in experiments)}
     jobs = [_job(e, opened[e.data], place, tries, again) for e in experiments]
     for job, label in zip(jobs, labels or ()):
         job.label = label

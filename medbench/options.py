@@ -50,7 +50,8 @@ Seed = Annotated[int, option("--seed", min=0, help="of weights and training")]
 Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=chapter_name, help="also record into "
                                       "that file of this device's results, such as 10_real")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder, or the first letters of its name")]
-Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, or the first letters of their names")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="runs' folders, the first letters of their names, "
+                                           "or a table (.csv) of runs, as grid and train print it with --format csv")]
 Images = Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files")]
 SOURCES = "a manifest (.csv), class folders, RadImageNet's folder, a MedMNIST file (.npz) or medmnist:NAME"
 Source = Annotated[str, option("--data", metavar="SOURCE", help=f"phantom, {SOURCES}")]
@@ -59,4 +60,14 @@ Profile = Annotated[str, option("--profile", choices=PROFILES, help="how many im
                                 "profile that trains this preset")]
 Again = Annotated[bool, typer.Option("--again", help="try once more what failed too often before")]
 Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
+Compare = Annotated[str, typer.Option("--compare", metavar="MODEL", help="means over seeds, and each model's "
+                                      "difference to this one, such as softmax")]
+PerClass = Annotated[bool, typer.Option("--per-class", help="sensitivity and specificity of each class, with Wilson's "
+                                        "intervals")]
+Calibration = Annotated[bool, typer.Option("--calibration", help="also how far probabilities are from frequencies, "
+                                           "before and after one temperature found on validation")]
+EveryImage = Annotated[bool, typer.Option("--every-image", help="of --data take all images, not those of its test "
+                                          "split alone: the runs saw none of them")]
+Resamples = Annotated[int, option("--bootstrap", min=0, help="resamples for the 95 % intervals; by default 1000, with "
+                                  "--compare 4000")]
 Method = Annotated[str, option("--method", choices=saliency.METHODS)]

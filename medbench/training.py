@@ -1,7 +1,7 @@
 """`fit`: one recipe for every model.
 
-What lives here, top to bottom: `Run`; `fit`, where it keeps a run, its checks; `load_run`. `loop` has the steps,
-`recipe` their parts, `checkpoint` the files; `predict` and `evaluate` are those of `inference`.
+What lives here, top to bottom: `Run`; `fit`, where it keeps a run, its checks; `noted` and `load_run`. `loop` has the
+steps, `recipe` their parts, `checkpoint` the files; `predict` and `evaluate` are those of `inference`.
 
 The recipe: AdamW, linear warm-up and cosine, clipped gradients, flips and shifts, bf16 where that is faster. The order
 of images, their augmentation and dropout depend on (seed, epoch, step) alone, so a run that was broken off, by a kill
@@ -189,26 +189,31 @@ def _identity(model: nn.Module) -> list:
     return [_description(model), start.hexdigest()]
 
 
+def noted(directory) -> dict:
+    """What the file of a finished run of a medbench model says of it, without its weights; raises as `load_run`."""
+    folder = Path(directory)
+    checkpoint.refuse_pickle(folder)
+    info = read_json(folder / "run.json")
+    if info is None:
+        raise FileNotFoundError(f"{str(folder)!r} has no readable run.json; wanted the folder of a finished run")
+    if not info["finished"]:
+        raise ValueError(f"the run in {str(folder)!r} did not finish: {info['reason']}")
+    if not isinstance(info["model"], dict):
+        raise ValueError(f"the run in {str(folder)!r} is of a model that medbench did not build; load its weights from "
+                         f"model.safetensors")
+    return info
+
+
 def load_run(directory) -> Run:
     """A finished run of a medbench model, read back from its folder (`Run.directory`); the model is on the CPU.
 
     Raises: FileNotFoundError, ValueError: no run there, not finished, damaged, or of a model that is not medbench's.
     """
     from .models import build_model
-    folder = Path(directory)
-    checkpoint.refuse_pickle(folder)
-    note = read_json(folder / "run.json")
-    if note is None:
-        raise FileNotFoundError(f"{str(folder)!r} has no readable run.json; wanted the folder of a finished run")
-    if not note["finished"]:
-        raise ValueError(f"the run in {str(folder)!r} did not finish: {note['reason']}")
+    folder, info = Path(directory), noted(directory)
     done = checkpoint.load_run(folder)
     if done is None:
         raise ValueError(f"the weights in {str(folder)!r} are missing or damaged; delete the folder and train again")
-    info = done[0]
-    if not isinstance(info["model"], dict):
-        raise ValueError(f"the run in {str(folder)!r} is of a model that medbench did not build; load its weights from "
-                         f"model.safetensors")
     model = build_model(ModelConfig(**info["model"]))
     model.decision_prior = np.array(info["prior"])
     run = Run(model, info["fingerprint"], folder, TrainingConfig(**info["training"]), model.decision_prior,

@@ -54,6 +54,17 @@ def test_no_decision_changes_and_the_error_falls():
     assert after.overall["brier"].value < before.overall["brier"].value
 
 
+def test_what_a_temperature_does_is_told_in_one_call():
+    """The temperature is found on validation alone and scored on the test set."""
+    (chosen_on, val), (logits, test) = world(heat=3.0), world(2000, heat=3.0, seed=1)
+    found = calibration.calibrated(chosen_on, val, logits, test, prior=PRIOR)
+    T = calibration.temperature(chosen_on, val, prior=PRIOR)
+    want = mb.metrics.calibration_scores(calibration.tempered(logits, T, PRIOR), test, prior=PRIOR)
+    assert (found.temperature, found.scores) == (T, want)
+    assert [(row["quantity"], row.get("suffix")) for row in found.rows()] == [
+        ("temperature", None), ("calibration_error", "tempered"), ("calibration_floor", "tempered")]
+
+
 def test_odd_cases():
     logits, split = world(200)
     sure = np.eye(3)[split.labels] * 50

@@ -183,7 +183,7 @@ def test_a_curve_has_a_point_for_each_size_and_as_many_images_are_seen(go):
 def test_each_way_to_treat_rare_classes_is_trained_and_scored_with_the_prior_that_it_leaves(go, monkeypatch):
     to, run = go
     priors = []
-    for name in ("evaluate", "calibration_scores"):
+    for name in ("evaluate", "calibrated"):
         monkeypatch.setattr(campaigns, name, lambda *args, prior, called=getattr(campaigns, name), **more: (
             priors.append(tuple(prior)), called(*args, prior=prior, **more))[1])
     run("rare")

@@ -33,6 +33,7 @@ def place(tmp_path_factory):
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{i}.png")
         lines.append(f"{i}.png,{('glioma', 'meningioma', 'pituitary')[i % 3]},{('train', 'val', 'test')[i // 6]}")
     (folder / "manifest.csv").write_text("\n".join(lines))
+    (folder / "other-hospital.csv").write_text("path,label\n" + "\n".join(f"{i}.png,edema" for i in range(4)))
     radimagenet(folder / "RadImageNet", levels=("MR/brain/normal", "MR/brain/edema"))
     breastmnist(folder / "breastmnist.npz")
     return folder
@@ -47,9 +48,11 @@ def inside(place, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(place):
-    """The name of one tiny trained run."""
-    [row] = commands.train(["fastformer"], "smoke", "phantom", None, 0, "cpu", console.assignments(TINY[1::2]))
-    return row["run"]
+    """The name of one tiny trained run; it and another stand in a table."""
+    rows = commands.train(["fastformer", "softmax"], "smoke", "phantom", None, 0, "cpu",
+                          console.assignments(TINY[1::2]))
+    (place / "runs.csv").write_text("\n".join(["run", *(row["run"] for row in rows)]))
+    return rows[0]["run"]
 
 
 def succeeds(capsys, *arguments) -> str:
@@ -161,9 +164,11 @@ def test_evaluate_scores_with_intervals_and_records(capsys, run):
 
 def test_a_table_puts_the_interval_behind_its_value():
     stream = io.StringIO()
-    rows = [{"model": "a", "x": 0.5, "x_low": 0.4, "x_high": 0.6}, {"model": "b", "x": float("nan")}]
+    rows = [{"model": "a", "x": 0.5, "x_low": 0.4, "x_high": 0.6}, {"model": "b", "x": float("nan")},
+            {"model": "c", "x": -2.3e-16}]
     console.show(rows, stream=stream)
-    assert stream.getvalue() == "model               x\na      0.5 [0.4, 0.6]\nb                   -\n"
+    assert stream.getvalue().splitlines() == ["model               x", "a      0.5 [0.4, 0.6]",
+                                              "b                   -", "c                   0"]
 
 
 def test_predict_gives_a_probability_for_each_class(capsys, run):
@@ -278,7 +283,9 @@ def test_values_typed_on_the_command_line():
     ("evaluate ffff", ["no finished run 'ffff'"]),
     ("predict RUN", ["IMAGES"]),
     ("predict RUN 0.png gone.png manifest.csv", ["2 of 3 images", "gone.png", "manifest.csv"]),
-    ("evaluate RUN --data manifest.csv", ["knows the classes acute_infarct", "the data have glioma"]),
+    ("evaluate RUN --data manifest.csv", ["knows the classes acute_infarct", "manifest.csv' has images of glioma"]),
+    ("evaluate runs.csv --compare xca", ["compare is 'xca'", "allowed: 'fastformer', 'softmax'"]),
+    ("evaluate manifest.csv", ["no rows with a column 'run'", "images are named with --data"]),
     ("explain RUN 0.png --method magic", ["method is 'magic'", "'integrated_gradients'", "'occlusion'"]),
     ("explain RUN 0.png --target tumour", ["target is 'tumour'", "'edema'"]),
     ("explain RUN 0.png --out e.jpg", ["'e.jpg'", ".png"]),

@@ -525,8 +525,25 @@ def test_the_command_trains_a_grid_and_then_passes_it_over(capsys):
     assert len({row.split(",")[3] for row in rows}) == 4 and all(",finished," in row for row in rows)
     assert main([*call, "--format", "csv"]) == 0
     assert all(",loaded," in row for row in capsys.readouterr().out.splitlines()[1:])
-    run = rows[0].split(",")[3]
-    assert main(["evaluate", run, "--bootstrap", "0"]) == 0
+
+
+def test_a_grid_is_scored_from_the_table_that_it_printed(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(places, "Here", lambda config: Played())
+    opened, load = [], commands.load_data
+    for module in (commands, grid):
+        monkeypatch.setattr(module, "load_data", lambda config: opened.append(config) or load(config))
+    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
+    call = ["grid", "--models", "none,softmax", "--seeds", "0,1", "--preset", "smoke", "--device", "cpu", *sizes]
+    assert main([*call, "--format", "csv"]) == 0
+    assert len(opened) == 2 + 4                              # once here, once in `grid.train`, once in each training
+    (tmp_path / "runs.csv").write_text(capsys.readouterr().out)
+    runs = [line.split(",")[2] for line in (tmp_path / "runs.csv").read_text().splitlines()[1:]]
+    score = ["evaluate", str(tmp_path / "runs.csv"), "--bootstrap", "20", "--format", "csv"]
+    assert main(score) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.startswith("model,seed,run,n,balanced_accuracy") and [row.split(",")[2] for row in rows] == runs
+    assert main([*score, "--compare", "none"]) == 0
+    assert capsys.readouterr().out.count(",2,") == 2
 
 
 def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatch, capsys):

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import data, grid, planned, records, results
-from ..calibration import temperature, tempered
+from .. import data, families, grid, records, results
+from ..calibration import calibrated
 from ..checkpoint import chosen_epoch
-from ..config import ALL_MODELS, CONTROL, MODELS
+from ..config import ALL_MODELS, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import Experiment, profile_of
 from ..files import read_json
-from ..metrics import ERROR, FLOOR, calibration_scores
+from ..metrics import ERROR, FLOOR
 from ..models import build_model
 from ..recipe import prior_behind
-from ..rows import caveat_column, with_caveats
+from ..rows import with_caveats
 from ..scoring import Task
 from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict, run_folder
 from .real import MRI, RealSet
@@ -232,7 +232,8 @@ class _Going:
         prior = prior_behind(training, opened.train.prior)
         scores = evaluate(job.logits, opened.test, prior=prior, bootstrap=self.bootstrap)
         rows = [row for row in scores.rows() if row["quantity"] in SHOWN and "suffix" not in row]
-        rows += self.calibrated(job, opened, prior)
+        rows += calibrated(predict(load_run(job.folder).model, opened.val), opened.val, job.logits, opened.test,
+                           prior=prior).rows()
         rows += [{"quantity": "training_cpu_seconds", "value": done["cpu_seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
                  {"quantity": SELECTION, "value": chosen_epoch(done)[SELECTION], "unit": "1"},
@@ -250,39 +251,16 @@ class _Going:
         """Which run it was."""
         return {"run": job.folder.name, "recipe": str(RECIPE_VERSION)}
 
-    def calibrated(self, job: grid.Job, opened: data.Data, prior) -> list[dict]:
-        """The temperature that validation asks for, and what it does to the error of the test set's probabilities."""
-        model = load_run(job.folder).model
-        T = temperature(predict(model, opened.val), opened.val, prior=prior)
-        later = calibration_scores(tempered(job.logits, T, prior), opened.test, prior=prior)
-        rows = [score.row(name, suffix="tempered") for name, score in later.items()]
-        return [{"quantity": "temperature", "value": T, "unit": "1"}, *rows]
-
     def compared(self, recipe: str, runs: dict[str, list], opened: data.Data, rates: str) -> list[dict]:
         """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model. All
         say with which rates, for a later choice may be another."""
-        equal = np.full(len(opened.classes), 1 / len(opened.classes))
-        priors = dict.fromkeys(runs, equal)                  # `as_logits` has equal frequencies behind it
-        about = {"to": self.to, "data": self.campaign.data, "preset": self.campaign.preset, "recipe": recipe,
-                 "rates": rates}
         if REFERENCE not in runs or len(runs) < 2:
             return []
-        rivals = [name for name in runs if name not in (REFERENCE, CONTROL)]
-        families = {"planned": planned.compare(runs, opened.test, reference=REFERENCE, models=rivals, priors=priors)}
-        if CONTROL in runs:
-            families["control"] = planned.compare(runs, opened.test, reference=CONTROL, models=[REFERENCE],
-                                                  priors=priors)
-        means = {mean.name: mean for family in families.values() for mean in family.scores}
-        for name, mean in means.items():
-            results.record(f"{self.campaign.data}.{recipe}.{name}.mean", mean, images=len(opened.train), **about)
-        for kind, family in families.items():
-            for comparison in family.comparisons:
-                results.record(f"{self.campaign.data}.{kind}.{recipe}.{comparison.first}", comparison, **about)
-        results.record(f"{self.campaign.data}.planned.{recipe}", families["planned"], **about)
-        return [{"model": name, "recipe": recipe, "seeds": len(mean.values), "balanced_accuracy": mean.value,
-                 "balanced_accuracy_low": mean.low, "balanced_accuracy_high": mean.high,
-                 "detectable_points": families["planned"].detectable.get(name), **caveat_column(opened.caveats)}
-                for name, mean in sorted(means.items(), key=lambda pair: -pair[1].value)]
+        equal = np.full(len(opened.classes), 1 / len(opened.classes))        # `as_logits` has these behind it
+        found = families.compare(runs, opened.test, reference=REFERENCE, priors=dict.fromkeys(runs, equal))
+        families.record(found, self.campaign.data, to=self.to, recipe=recipe, images=len(opened.train),
+                        preset=self.campaign.preset, rates=rates)
+        return [{"model": row["model"], "recipe": recipe} | row for row in families.rows(found)]
 
 
 def rate_of(factor: float) -> str:

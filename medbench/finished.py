@@ -1,0 +1,204 @@
+"""Finished runs as `evaluate` finds them, by name and without their weights, and the images that they are scored on.
+
+What lives here, top to bottom: `Finished`; how runs are named, one by one or in tables; `Images`, the test set of a
+run's own data, or others, looked through for images that it was trained on; which runs can be compared.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from . import grid, training
+from .checks import one_of
+from .commands import data_source, run_folder
+from .config import DataConfig, ModelConfig, TrainingConfig
+from .data import Data, Split, load_data, load_test
+from .decoding import in_two_splits
+from .experiment import Experiment
+from .files import read_json
+
+ANYWHERE = ("seed", "device", "threads", "processes", "micro_batch")         # in which runs of one model may differ
+CHANGED = "the data have changed since the training"
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished run, without its weights.
+
+    `info`: what its file says. `noted`: the data of its training, `None` where it does not say. `data`: those that it
+    is scored on.
+    """
+
+    folder: Path
+    info: dict
+    noted: DataConfig | None
+    data: DataConfig
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """What it was, on the data that it is scored on."""
+        return Experiment(ModelConfig(**self.info["model"]), self.data, TrainingConfig(**self.info["training"]))
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.info["model"]["name"]
+
+    @property
+    def seed(self) -> int:
+        """Of weights and training."""
+        return self.info["training"]["seed"]
+
+    @property
+    def at_home(self) -> bool:
+        """Whether it is scored on the test set of its own data."""
+        return self.data == self.noted
+
+    @property
+    def prior(self) -> np.ndarray:
+        """Class frequencies behind its logits (k,)."""
+        return np.array(self.info["prior"])
+
+    @property
+    def head(self) -> dict:
+        """The columns that tell which run a row is of."""
+        return {"model": self.model, "seed": self.seed, "run": self.folder.name}
+
+    @property
+    def key(self) -> tuple:
+        """Runs that share it are scored on the same `Images`."""
+        return self.data, self.info["data"], tuple(self.info["classes"]), tuple(self.info["prior"])
+
+    def settings(self, part: str) -> dict[str, str]:
+        """Of the `model` or its `training` all but what may differ between the runs of one model."""
+        return {name: str(value) for name, value in self.info[part].items() if name not in ANYWHERE}
+
+
+def run_names(given: list[str]) -> list[str]:
+    """Names of runs, those in tables among them: CSV files with a column `run`, as `grid` and `train` print them."""
+    found = []
+    for name in given:
+        if Path(name).suffix.lower() != ".csv":
+            found.append(name)
+            continue
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"there is no table of runs {name!r}; grid and train print one with --format csv")
+        with open(name, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        if not rows or "run" not in rows[0]:
+            raise ValueError(f"{name!r} has no rows with a column 'run'; wanted a table of runs, as grid and train "
+                             f"print one with --format csv (images are named with --data)")
+        done = [row["run"] for row in rows if row.get("state") != "failed"]
+        if len(done) < len(rows):
+            print(f"{name}: {len(rows) - len(done)} of {len(rows)} trainings failed and are left out", file=sys.stderr)
+        found += done
+    if not found:
+        raise ValueError(f"{', '.join(map(repr, given))} names no finished run; train one first")
+    return list(dict.fromkeys(found))
+
+
+def by_name(name: str, source: str | None, subset: str, every: bool) -> Finished:
+    """A run by its name, on the data of its training or on others, of which perhaps `every` image counts."""
+    folder = run_folder(name)
+    info, note = training.noted(folder), read_json(folder / grid.EXPERIMENT)
+    noted = DataConfig(**note["data"]) if note else None
+    if source is None:
+        if noted is None:
+            raise ValueError(f"run {folder.name} does not say which data it was trained on; name them with --data")
+        return Finished(folder, info, noted, noted)
+    source = data_source(source)
+    if noted and source == noted.source and subset in ("", noted.subset):
+        if every:
+            raise ValueError(f"run {folder.name} was trained on {source!r}; --every-image is for images that it never "
+                             f"saw: leave it out")
+        return Finished(folder, info, noted, noted)
+    shape = {"img_size": info["model"]["img_size"][0], "in_chans": info["model"]["in_chans"]}
+    return Finished(folder, info, noted, (noted or DataConfig(**shape)).replace(source=source, subset=subset))
+
+
+# --------------------------------------------------------------------------------------------- images
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What runs are scored on. `own`: the data of their training, `None` where these cannot be opened; `intact`: they
+    are what they were then; `notes`: what a reader has to know."""
+
+    test: Split
+    notes: tuple[str, ...]
+    own: Data | None
+    intact: bool
+
+
+def images_of(run: Finished, every: bool) -> Images:
+    """The images that a run is scored on: its own test set, or others, looked through for some that it was trained on.
+    """
+    try:
+        own, why = load_data(run.noted) if run.noted else None, "it does not say which data those were"
+    except (OSError, ValueError) as error:
+        own, why = None, f"its own data cannot be opened, {error}"
+    intact = own is not None and own.fingerprint == run.info["data"]
+    if run.at_home and own is None:
+        raise ValueError(f"run {run.folder.name} cannot be scored: {why}; if they lie elsewhere now, name them with "
+                         f"--data")
+    if run.at_home:
+        if own.classes != tuple(run.info["classes"]):
+            raise ValueError(f"run {run.folder.name} knows the classes {', '.join(run.info['classes'])} but its data "
+                             f"have {', '.join(own.classes)} by now; name others with --data")
+        test = own.test if intact else dataclasses.replace(own.test, caveats=(*own.caveats, CHANGED))
+        return Images(test, own.notes, own, intact)
+    test, notes = load_test(run.data, tuple(run.info["classes"]), run.prior, every=every)
+    if not intact:
+        return Images(test, (*notes, f"Whether run {run.folder.name} was trained on any of these images could not be "
+                                     f"checked: {CHANGED if own else why}."), own, intact)
+    trained = itertools.chain(own.train.images, own.val.images)
+    if twice := in_two_splits({"trained": {"images": trained}, "tested": {"images": test.images}}):
+        said = f"{twice} images are among those of the training, pixel by pixel"
+        test, notes = dataclasses.replace(test, caveats=(*test.caveats, said)), (*notes, f"A leak: {said}.")
+    return Images(test, notes, own, intact)
+
+
+# --------------------------------------------------------------------------------------------- what can be compared
+def refuse_unlike(runs: list[Finished], reference: str) -> None:
+    """Raises ValueError where runs differ in more than their model, its recipe and its seed, or where seeds lack."""
+    models = {run.model: [other for other in runs if other.model == run.model] for run in runs}
+    one_of("compare", reference, tuple(models))
+    if len(models) < 2:
+        raise ValueError(f"all {len(runs)} runs are of {reference}; wanted runs of at least two models")
+    for what, of in (("data", lambda run: run.info["data"]), ("classes", lambda run: str(run.info["classes"])),
+                     ("preset", lambda run: run.info["model"]["preset"])):
+        kinds = {of(run): run for run in reversed(runs)}     # of each kind the first run
+        if len(kinds) > 1:
+            named = "; ".join(f"{sum(of(run) == kind for run in runs)} are like {first.model}, seed {first.seed} "
+                              f"({first.folder.name})" for kind, first in reversed(kinds.items()))
+            raise ValueError(f"the runs differ in {what}: {named}; compare runs of one grid")
+    for name, own in models.items():
+        if apart := [*_apart(own, "model"), *_apart(own, "training")]:
+            raise ValueError(f"the runs of {name} differ in {'; '.join(apart)}; a model's runs may differ in their "
+                             f"seed alone: name those of one setting")
+        for seed in {run.seed for run in own}:
+            if len(same := [run.folder.name for run in own if run.seed == seed]) > 1:
+                raise ValueError(f"{name} has {len(same)} runs with seed {seed} ({', '.join(same)}); name one of them")
+    seeds = {name: {run.seed for run in own} for name, own in models.items()}
+    every = set.union(*seeds.values())
+    if lacking := [f"{name} has no run with seed {', '.join(map(str, sorted(every - own)))}"
+                   for name, own in seeds.items() if every - own]:
+        raise ValueError(f"the seeds do not match: {'; '.join(lacking)}; train these, or leave the others' out")
+
+
+def recipes(runs: list[Finished]) -> list[str]:
+    """A sentence for each number of the recipe in which the models differ."""
+    return [f"The models differ in {said}." for said in _apart(runs, "training")]
+
+
+def _apart(runs: list[Finished], part: str) -> list[str]:
+    """The settings of a `part` in which runs differ, with their values."""
+    settings = [run.settings(part) for run in runs]
+    values = {name: list(dict.fromkeys(one[name] for one in settings)) for name in settings[0]}
+    return [f"{name} ({', '.join(found)})" for name, found in values.items() if len(found) > 1]
