@@ -141,6 +141,12 @@ def test_as_many_right_answers_in_other_classes_are_no_difference_at_all():
     assert abs(found.differences[0]) < 1e-12                 # as sums within this count as equal
 
 
+@pytest.mark.parametrize("S, alpha", [(8, 0.05), (8, 0.05 / 6), (12, 0.05 / 6)])
+def test_what_seeds_allow_is_found_by_the_sign_flip_test_four_times_in_five(S, alpha):
+    drawn = np.random.default_rng(1).standard_normal((1000, S)) + planned._detectable_by_seeds(S, alpha, trials=1000)
+    assert np.mean([planned.sign_flip(d) < alpha for d in drawn]) == pytest.approx(0.8, abs=0.06)
+
+
 def test_the_detectable_difference_is_known_for_many_seeds_too():
     assert 0.5 < planned._detectable_by_seeds(16, 0.05 / 6, trials=500) < 1.5
 
