@@ -271,6 +271,22 @@ def test_other_data_that_do_not_fit_are_refused(study, tmp_path, change, said):
         scored(study.named["none", 0], source=source)
 
 
+@pytest.mark.parametrize("spoilt, said", [(("cyst",), None), (CLASSES, "all test images are set aside .*replace them")])
+def test_a_class_of_which_every_image_is_damaged_is_named(study, alone, tmp_path, spoilt, said):
+    source = manifest(tmp_path / "other", 24, seed=3, split="test")
+    for i in (i for i in range(24) if CLASSES[i % 3] in spoilt):
+        (tmp_path / "other" / f"{i}.png").write_bytes(b"no image")
+    noted = read_json(alone / grid.EXPERIMENT)
+    noted["data"]["max_damaged"] = 1.0
+    write_json(alone / grid.EXPERIMENT, noted)
+    if said:
+        with pytest.raises(ValueError, match=said):
+            scored(str(alone), source=source)
+    else:
+        [row] = scored(str(alone), source=source)
+        assert row["n"] == 16 and "all test images of class 'cyst' are damaged or blank" in row["caveats"]
+
+
 def test_baselines_need_images_to_learn_from(study):
     with pytest.raises(ValueError, match="--baselines learn from the training images; leave --data out"):
         scored(study.named["none", 0], source="phantom", with_baselines=True)
