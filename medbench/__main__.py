@@ -17,7 +17,7 @@ import typer
 from . import commands, console, evaluating, measuring
 from . import options as opt
 from .audit import NEAR
-from .config import MECHANISMS
+from .config import ALL_MODELS, MECHANISMS
 from .export import DTYPES, RUNTIMES
 from .options import SOURCES, option, with_examples
 from .runtimes import BEST
@@ -44,8 +44,7 @@ train --model softmax --preset paper --data RadImageNet --subset MR/brain
 train --model xca --preset smoke --set lpi=true --set epochs=2""")
 def train(model: opt.Models, preset: opt.Preset = "small", data: opt.Source = "phantom", subset: opt.Subset = "",
           profile: opt.Profile = "", seed: opt.Seed = 0, device: opt.Device = "auto", set: opt.Set = (),
-          workers: Annotated[int, option("--workers", min=0, help="processes that prepare batches; the result is the "
-                                         "same")] = 0, form: opt.Form = "table"):
+          workers: opt.Workers = 0, form: opt.Form = "table"):
     """Train models by the one recipe.
 
     A run that is finished already is loaded, and an interrupted one goes on. The column run names each run for the
@@ -276,15 +275,17 @@ def device_report(resume: Annotated[str, option("--resume", metavar="DIR", help=
 
 
 @command("""survive --kills 50
+survive --kills 20 --model resnet50 --workers 1
 survive --kills 5 --seed 3 --record 10_survival""")
 def survive(kills: Annotated[int, option("--kills", min=1, help="that have to land")] = 50, seed: opt.Seed = 0,
+            model: Annotated[str, option("--model", "-m", choices=ALL_MODELS)] = "softmax", workers: opt.Workers = 0,
             record: opt.Chapter = "", form: opt.Form = "table"):
     """Kill trainings and look how they end.
 
     Small trainings are killed at random moments, started again until they are done, and compared with one that was not
     killed: weights, optimiser, order of images and scores have to be the same to the last bit.
     """
-    console.show(commands.survive(kills, seed, record or None), form)
+    console.show(commands.survive(kills, seed, model, workers, record or None), form)
 
 
 @command("""explain 3f2a scan.png --method integrated_gradients --out scan-explained.png

@@ -63,7 +63,8 @@ class Board:
         cells: dict[str, dict[str, str]] = {}
         for job in self.jobs:
             share = job.share()
-            text = f"{share:.0%}" if not job.over and share else MARKS[job.state]
+            state = job.state if job.over or job.begun else "waiting"        # a cluster may have no room for it yet
+            text = f"{share:.0%}" if not job.over and share else MARKS[state]
             cells.setdefault(job.name, {})[job.column] = text
         for name, row in cells.items():
             table.add_row(name, *(row.get(column, "") for column in columns))

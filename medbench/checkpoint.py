@@ -136,6 +136,11 @@ def last_step(folder: Path) -> int:
     return _step(found[0]) if found else 0
 
 
+def has_state(folder: Path) -> bool:
+    """Whether an unfinished run has a state, if only that before its first step."""
+    return bool(_states(folder))
+
+
 def _put_back(tensors: dict[str, Tensor], model: nn.Module, optimiser: Optimizer) -> dict[str, Tensor]:
     """Load a state's tensors; returns the best weights among them."""
     parts: dict[str, dict] = {"model": {}, "best": {}, "optimiser": {}, "random": {}}

@@ -223,13 +223,13 @@ def campaign(name: str, seeds: str, device: str, again: bool) -> list[dict]:
     return real.record_real(once[name], seed=chosen[0] if chosen else 0, device=device)
 
 
-def survive(kills: int, seed: int, chapter: str | None) -> list[dict]:
+def survive(kills: int, seed: int, name: str, workers: int, chapter: str | None) -> list[dict]:
     """Kill trainings and compare their ends; one row. Raises: RuntimeError: one of them ended otherwise."""
     from .survival import survive
     to = results.here(chapter) if chapter else None
-    outcome = survive(kills, seed=seed)
+    outcome = survive(kills, seed=seed, model=name, workers=workers)
     if to:
-        results.record("survival", outcome, to=to)
+        results.record(f"survival.{name}", outcome, to=to)
     print(outcome.conclusion, file=sys.stderr)
     if outcome.different:
         raise RuntimeError(f"{len(outcome.different)} of {outcome.runs} trainings ended otherwise after a kill: "

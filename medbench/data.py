@@ -310,4 +310,4 @@ def to_input(images, in_chans: int = 1):
     if images.ndim != 4 or images.shape[1] not in (1, in_chans):
         raise ValueError(f"images have shape {tuple(images.shape)}; wanted (n, H, W) or (n, C, H, W) with C = 1 or the "
                          f"model's {in_chans} channels")
-    return images.to(torch.float32).div_(127.5).sub_(1.0).expand(-1, in_chans, -1, -1)
+    return images.float().div_(127.5).sub_(1.0).expand(-1, in_chans, -1, -1)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .config import TrainingConfig
 from .files import SEEN_LATE, lock
 
+HELD = 60.0                    # seconds for a folder that another training holds
 OWN_STORE = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"             # lets torchrun forget the addresses of a broken start
 
 
@@ -100,8 +101,9 @@ class Group(World):
 
     @contextlib.contextmanager
     def alone_in(self, folder: Path):
-        """Hold a folder among trainings; the first process holds it for all."""
-        with lock(folder) if self.main else contextlib.nullcontext():
+        """Hold a folder among trainings; the first process holds it for all, and soon gives up where another training
+        has it: the others would not wait for ever."""
+        with lock(folder, HELD) if self.main else contextlib.nullcontext():
             self.wait()
             yield
             self.wait()

@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+WAITS = 5.0                    # seconds for a lock before it is said whose it is
 SEEN_LATE = 90.0               # seconds until a folder that machines share, such as NFS, shows what another one wrote
 
 
@@ -95,13 +96,33 @@ def new_folder(path: Path):
 
 
 @contextlib.contextmanager
-def lock(path: Path):
-    """Hold the folder or file `path` alone among processes; others wait. The lock lies beside it."""
-    from filelock import FileLock
+def lock(path: Path, seconds: float = -1):
+    """Hold the folder or file `path` alone among processes; others wait, and say so. The lock lies beside it.
+
+    Raises: OSError: its file system has no locks. RuntimeError: another process holds it for more than `seconds`, if
+        these are not negative.
+    """
+    from filelock import FileLock, Timeout
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(path.with_name(path.name + ".lock"))):
+    one = FileLock(str(path.with_name(path.name + ".lock")))
+    try:
+        try:
+            one.acquire(timeout=WAITS if seconds < 0 else min(WAITS, seconds))
+        except Timeout:
+            print(f"another process holds {str(path)!r}; waiting for it", file=sys.stderr, flush=True)
+            one.acquire(timeout=seconds if seconds < 0 else max(0, seconds - WAITS))
+    except Timeout as error:
+        raise RuntimeError(f"another process has held {str(path)!r} for {seconds:g} s; is the same work going on "
+                           f"there? Wait for its end, or end it") from error
+    except NotImplementedError as error:
+        raise OSError(f"the file system of {str(path.parent)!r} has no locks (flock), without which two processes may "
+                      f"write one file; have it mounted with them, or set MEDBENCH_CACHE to a folder elsewhere") \
+            from error
+    try:
         yield
+    finally:
+        one.release()
 
 
 # --------------------------------------------------------------------------------------------- arrays

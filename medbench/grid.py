@@ -76,6 +76,11 @@ class Job:
         """Whether nothing is left to do, for good or bad."""
         return self.state in ("finished", "loaded", "failed")
 
+    @property
+    def begun(self) -> bool:
+        """Whether it has kept a state, which it does before its first step; a cluster may let it wait."""
+        return checkpoint.has_state(self.folder)
+
     def share(self) -> float:
         """How much of it is done, from 0 to 1, by its last checkpoint; a finished run has none any more."""
         if self.state in ("finished", "loaded") or (read_json(self.folder / "run.json") or {}).get("finished"):

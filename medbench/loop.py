@@ -32,7 +32,8 @@ SELECTION = "val_macro_auroc"      # what chooses the epoch
 IMAGES = 64                        # at once in validation, if memory allows
 CHECK_STEPS = 20                   # how often the loss is looked at, on a device where looking means waiting
 LESS = "memory.json"               # in the run's folder: how many images fit at once, where memory ran out
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
+             "cublas_status_alloc_failed")
 
 
 class Loop:

@@ -46,6 +46,7 @@ Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="auto takes a
 Set = Annotated[list[str], option("--set", metavar="NAME=VALUE", help="a field of a configuration or an option of "
                                   "the mechanism, such as lpi=true; may be given several times")]
 Form = Annotated[str, option("--format", choices=console.FORMATS, help="of what is printed")]
+Workers = Annotated[int, option("--workers", min=0, help="processes that prepare batches; the result is the same")]
 Seed = Annotated[int, option("--seed", min=0, help="of weights and training")]
 Chapter = Annotated[str, typer.Option("--record", metavar="CHAPTER", callback=chapter_name, help="also record into "
                                       "that file of this device's results, such as 10_real")]

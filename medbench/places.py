@@ -30,7 +30,7 @@ GIGABYTE = 2**30
 KEEP_MEMORY = ":".join(f"glibc.malloc.{name}={value}" for name, value in dict(
     hugetlb=1, mmap_threshold=4 * GIGABYTE, trim_threshold=16 * GIGABYTE, top_pad=GIGABYTE // 4).items())
 NO_ROOM = 120.0                                              # seconds for a first answer of the cluster
-PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # variables that tasks on other nodes get
+PASSED_ON = ("MEDBENCH_CACHE", "MEDBENCH_DATA")              # folders that tasks on other nodes get
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class OnRay(Place):
 
     def _task(self, function, config: TrainingConfig):
         """A function as a Ray task in a process of its own, with the processors that a training takes."""
-        given = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        given = {name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)}
         given |= {"GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": str(config.threads or 1),
                   "RAY_USAGE_STATS_ENABLED": "0"}
         return self.ray.remote(num_cpus=self._cpus(config), num_gpus=int(self.gpu), max_retries=0, max_calls=1,

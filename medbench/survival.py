@@ -32,6 +32,7 @@ from .models import build_model
 from .rows import finding
 
 SETTINGS = TrainingConfig(epochs=4, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32", shift=0.1)
+TINY = dict(depths=(1, 1), embed_dims=(8, 16), num_heads=(1, 2), proj_drop=0.1, drop_path_rate=0.1)
 FIRST = "first-step.txt"       # of a start, in the folder of its run
 TOO_LONG = 300.0               # seconds after which a training that was not killed counts as hung
 
@@ -67,20 +68,22 @@ class Outcome:
 
 
 # --------------------------------------------------------------------------------------------- kill and look
-def survive(kills: int = 50, *, seed: int = 0, settings: TrainingConfig = SETTINGS, folder=None,
-            show: bool = True) -> Outcome:
+def survive(kills: int = 50, *, seed: int = 0, model: str = "softmax", workers: int = 0,
+            settings: TrainingConfig = SETTINGS, folder=None, show: bool = True) -> Outcome:
     """Kill trainings at random moments until `kills` kills have landed, and compare each end with an undisturbed one.
 
-    Args: `settings` of the training; `folder` for the runs (default: a temporary one, removed afterwards).
+    Args: `model` that is trained, with `workers` and `settings` as in `training.fit`; `folder` for the runs (default: a
+        temporary one, removed afterwards).
     Returns: `Outcome`.
     Raises: RuntimeError: a training failed, or did not end.
     """
     rng, place = np.random.default_rng(seed), Path(folder or tempfile.mkdtemp(prefix="medbench-survive-"))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["medbench.survival"])
+    what = settings, model, workers
     try:
-        _start(context, place / "warm", settings).join()                   # the server imports torch once
-        whole, seconds = _whole(context, place / "whole", settings)
+        _start(context, place / "warm", what).join()                   # the server imports torch once
+        whole, seconds = _whole(context, place / "whole", what)
         landed = runs = resumed = writing = 0
         different: list[str] = []
         with bar(kills, "killing", "kill", show) as counted:
@@ -90,7 +93,7 @@ def survive(kills: int = 50, *, seed: int = 0, settings: TrainingConfig = SETTIN
                 while True:
                     limit = rng.uniform(0, seconds) if landed < kills else None
                     wanted = _last_step(cache)
-                    ended = _run(context, cache, settings, limit)
+                    ended = _run(context, cache, what, limit)
                     if (first := _first_step(cache)) is not None:          # not killed before its first step
                         resumed += first > 0
                         different += [f"run {runs}: began at step {first}, with a state of step {wanted}"] \
@@ -109,22 +112,22 @@ def survive(kills: int = 50, *, seed: int = 0, settings: TrainingConfig = SETTIN
             shutil.rmtree(place, ignore_errors=True)
 
 
-def _whole(context, cache: Path, settings: TrainingConfig) -> tuple[dict, float]:
+def _whole(context, cache: Path, what: tuple) -> tuple[dict, float]:
     """What the undisturbed training tells, and its seconds."""
     began = time.perf_counter()
-    _run(context, cache, settings, None)
+    _run(context, cache, what, None)
     return _told(cache), time.perf_counter() - began
 
 
-def _start(context, cache: Path, settings: TrainingConfig):
-    process = context.Process(target=train, args=(cache, settings))
+def _start(context, cache: Path, what: tuple):
+    process = context.Process(target=train, args=(cache, *what))
     process.start()
     return process
 
 
-def _run(context, cache: Path, settings: TrainingConfig, limit: float | None) -> bool:
+def _run(context, cache: Path, what: tuple, limit: float | None) -> bool:
     """Start a training and kill it after `limit` seconds; whether it ended by itself before."""
-    process = _start(context, cache, settings)
+    process = _start(context, cache, what)
     process.join(TOO_LONG if limit is None else limit)
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
@@ -165,8 +168,8 @@ def _difference(whole: dict, killed: dict) -> str:
 
 
 # --------------------------------------------------------------------------------------------- what is killed
-def train(cache: Path, settings: TrainingConfig) -> None:
-    """One training of a tiny pyramid on noise with a pattern, and its scores on the test set.
+def train(cache: Path, settings: TrainingConfig, model: str = "softmax", workers: int = 0) -> None:
+    """One training of a tiny model on noise with a pattern, and its scores on the test set.
 
     Its weights lie in memory as those of a ResNet do, channels last: the optimiser's state has to lie so again.
     """
@@ -174,9 +177,9 @@ def train(cache: Path, settings: TrainingConfig) -> None:
     loop.Loop._step = _noting_the_first(loop.Loop._step, cache / FIRST)
     tqdm.set_lock(threading.RLock())                         # by default a semaphore, which a kill would leave behind
     data = patterns()
-    model = build_model("softmax", "smoke", num_classes=3, img_size=32, depths=(1, 1), embed_dims=(8, 16),
-                        num_heads=(1, 2), proj_drop=0.1, drop_path_rate=0.1).to(memory_format=torch.channels_last)
-    run = training.fit(model, data, settings, cache=cache, progress=False)
+    shape = {} if model == "resnet50" else TINY
+    made = build_model(model, "smoke", num_classes=3, img_size=32, **shape).to(memory_format=torch.channels_last)
+    run = training.fit(made, data, settings, cache=cache, progress=False, workers=workers)
     with torch.inference_mode():
         logits = training.predict(run.model, data.test)
     cache.joinpath("test.txt").write_text(repr(logits.tolist()))

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import re
 import resource
+import threading
 import types
 
 import numpy as np
@@ -325,6 +326,38 @@ def test_an_array_is_written_whole_or_not_at_all(tmp_path):
     with files.array_file(tmp_path / "none.npy", 5, 3):
         pass
     assert np.load(tmp_path / "none.npy", mmap_mode="r").shape == (0, 5, 3)
+
+
+# --------------------------------------------------------------------------------------------- locks
+def test_who_waits_for_a_lock_says_so_and_may_give_up(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "WAITS", 0.05)
+    with files.lock(tmp_path / "run"):
+        with pytest.raises(RuntimeError, match="another process has held .*run.* for 0.2 s; is the same work going on"):
+            with files.lock(tmp_path / "run", 0.2):
+                pass
+        assert "another process holds " in capsys.readouterr().err
+        entered, other = [], threading.Thread(target=lambda: _enter(tmp_path / "run", entered))
+        other.start()
+        other.join(0.3)
+        assert not entered and "waiting for it" in capsys.readouterr().err
+    other.join(10)
+    assert entered == ["in"]
+
+
+def _enter(path, entered):
+    with files.lock(path):
+        entered.append("in")
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    import filelock
+
+    def has_none(*_, **__):
+        raise NotImplementedError("FileSystem does not appear to support flock")
+    monkeypatch.setattr(filelock.FileLock, "acquire", has_none)
+    with pytest.raises(OSError, match="has no locks .flock.*mounted with them, or set MEDBENCH_CACHE"):
+        with files.lock(tmp_path / "run"):
+            pass
 
 
 # --------------------------------------------------------------------------------------------- small parts

@@ -1,9 +1,11 @@
 """Many trainings: each is done once, whatever is killed in between, and one that fails does not stop the others."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -331,6 +333,16 @@ def test_a_training_that_no_node_could_ever_take_is_refused():
     assert played_ray(4).resolve(config).threads == 4
 
 
+def test_folders_are_told_to_other_nodes_in_full(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDBENCH_CACHE", "runs")
+    monkeypatch.setenv("MEDBENCH_DATA", "")
+    place = played_ray(1)
+    place._task(places._work, experiments()[0].training)
+    told = place.ray.options[0]["runtime_env"]["env_vars"]
+    assert told["MEDBENCH_CACHE"] == str(tmp_path / "runs") and "MEDBENCH_DATA" not in told
+
+
 def test_on_a_gpu_a_training_takes_one_processor_of_its_node():
     place = played_ray(1, device="cuda")
     config = place.resolve(experiments()[0].training.replace(threads=0))
@@ -346,8 +358,9 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     ray = pytest.importorskip("ray")                         # reads its token when it is imported
     port, nodes = _free_port(), []
+    sockets = tempfile.mkdtemp(prefix="ray-", dir="/tmp")    # whose paths may have only 107 letters
     for name, cpus in (("head", 0), ("one", 1), ("two", 1)):
-        where = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={_short(tmp_path)}"] \
+        where = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={sockets}"] \
             if name == "head" else [f"--address=127.0.0.1:{port}"]
         log = open(tmp_path / f"{name}.log", "w")
         nodes.append(subprocess.Popen(
@@ -360,6 +373,7 @@ def cluster(tmp_path, monkeypatch):
     ray.shutdown()
     for node in reversed(nodes):
         _end(node)
+    shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _free_port():
@@ -367,12 +381,6 @@ def _free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-def _short(tmp_path):
-    """Ray's sockets lie in this folder, and their paths may have only 107 letters."""
-    import tempfile
-    return tempfile.mkdtemp(prefix="ray-", dir="/tmp")
 
 
 def _wait_for(log, text, process, seconds=60):
@@ -441,7 +449,7 @@ def test_without_its_token_a_cluster_cannot_be_reached(cluster, monkeypatch):
 class Told:
     def __init__(self, name, column, state="waiting", share=0.0, size=100):
         self.name, self.column, self.state, self._share, self.size = name, column, state, share, size
-        self.over, self.title = state in ("finished", "failed"), f"{name}, {column}"
+        self.over, self.title, self.begun = state in ("finished", "failed"), f"{name}, {column}", True
 
     def share(self):
         return self._share
@@ -484,6 +492,13 @@ def test_in_a_terminal_the_table_is_live(monkeypatch):
         clock[0], jobs[0]._share = 300.0, 0.5
         shown.update()
     assert "50%" in screen.getvalue() and "15 min" in screen.getvalue()
+
+
+def test_what_a_cluster_has_no_room_for_yet_is_shown_as_waiting():
+    jobs = [Told("softmax", f"seed {seed}", "running") for seed in (0, 1)]
+    jobs[1].begun = False
+    columns = [list(column.cells) for column in board.Board(jobs, show=False)._table().columns]
+    assert columns == [["softmax"], [board.MARKS["running"]], [board.MARKS["waiting"]]]
 
 
 @pytest.mark.parametrize("seconds, words", [(40, "40 s"), (100, "2 min"), (3599, "60 min"), (11100, "3 h 5 min")])

@@ -1,6 +1,10 @@
 """The README: short, complete, and its links, paths and commands are real."""
 
 import re
+import subprocess
+
+import pytest
+import typer
 
 from medbench.__main__ import app
 from medbench.machine import ROOT
@@ -31,3 +35,25 @@ def test_paths_and_commands_exist():
     assert COMMANDS - used <= {name for name in COMMANDS if name in TEXT.split("--help")[1].splitlines()[0]}
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`?make ([a-z-]+)", TEXT)) <= targets
+
+
+# --------------------------------------------------------------------------------------------- and the book's pages
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "README.md", *(ROOT / "book").glob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_of_commands_are_whole_and_their_options_exist(page):
+    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0 and not done.stderr, (block, done.stderr)
+    own = typer.main.get_command(app).commands
+    lines = re.findall(r"-m medbench (.*)", "\n".join(blocks).replace("\\\n", " "))
+    for line in lines:
+        first, *rest = line.split("#")[0].split()
+        if first.startswith("-"):
+            continue
+        command = own[first].commands[rest[0]] if hasattr(own[first], "commands") else own[first]
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        said = {word.split("=")[0] for word in rest if word.startswith("-") and len(word) > 1}
+        assert said <= known, (line, said - known)

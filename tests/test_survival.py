@@ -67,10 +67,10 @@ def test_five_kills_at_random_moments_change_nothing():
     assert outcome.kills == 5 and outcome.different == () and outcome.runs >= 1
 
 
-def forgetful(cache, settings):
+def forgetful(*what):
     """The training that is killed, if no state could be read."""
     checkpoint.load_state = lambda *_: (None, {}, [])
-    survival.train(cache, settings)
+    survival.train(*what)
 
 
 def test_the_harness_sees_starts_that_begin_anew(monkeypatch):
@@ -89,6 +89,12 @@ def test_twenty_kills_at_random_moments_change_nothing(changes):
     assert outcome.kills == 20 and outcome.different == () and outcome.resumed > 5
 
 
+@pytest.mark.slow
+def test_kills_change_nothing_in_a_resnet_whose_batches_others_prepare():
+    outcome = survival.survive(8, seed=int.from_bytes(os.urandom(4), "big"), model="resnet50", workers=1, show=False)
+    assert outcome.kills == 8 and outcome.different == () and outcome.resumed > 1
+
+
 def test_the_harness_sees_a_run_that_ends_otherwise(monkeypatch):
     told = survival._told
     ends = iter(range(100))
@@ -102,7 +108,7 @@ def test_the_harness_sees_a_run_that_ends_otherwise(monkeypatch):
     assert outcome.different and "digest of optimiser" in outcome.different[0]
     monkeypatch.setattr(survival, "survive", lambda *_, **__: outcome)
     with pytest.raises(RuntimeError, match="ended otherwise"):
-        commands.survive(1, 0, None)
+        commands.survive(1, 0, "softmax", 0, None)
 
 
 def test_the_command_prints_what_happened(capsys):

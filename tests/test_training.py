@@ -260,7 +260,8 @@ def short_of_memory(monkeypatch, most, error):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
+                                   RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+                                   RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")])
 @pytest.mark.parametrize("loss", ["cross_entropy", "class_weights"])
 def test_short_of_memory_the_same_batch_is_taken_in_parts(data, tmp_path, monkeypatch, error, loss):
     settings = TINY.replace(loss=loss, batch_size=11)
