@@ -70,10 +70,13 @@ def test_mechanisms_are_faster_from_so_many_tokens_on(name, at_most):
 
 
 # --------------------------------------------------------------------------------------------- our loop beside timm's
-@pytest.mark.parametrize("model", ["softmax", "xca", "resnet50"])
-def test_our_loop_is_faster_than_timms_as_it_is(model):
+@pytest.mark.parametrize("model, other", [
+    *[(name, "timm") for name in ("softmax", "xca", "resnet50")],                  # as it is, in float32
+    *[missed(name, "timm_amp", why="with the same number type both loops wait for the same matrix products")
+      for name in ("softmax", "xca", "resnet50")]])
+def test_our_loop_is_faster_than_timms(model, other):
     [found] = [r for r in records.read(FOLDER / "10_throughput.json").records
-               if r.name == f"throughput.paper.{model}.ratio.timm.b16"]
+               if r.name == f"throughput.paper.{model}.ratio.{other}.b16"]
     assert found.low >= 1.2
 
 

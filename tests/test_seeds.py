@@ -138,7 +138,7 @@ def test_a_curve_has_a_line_a_model_over_the_sizes(place):
             results.record(f"phantom.n{size}.{name}", row, to=place, seed=0, images=size)
     page = seeds.over_seeds("tiny", "cpu").sizes()
     assert page.to_dict("index") == dict.fromkeys(MODELS[:2], {
-        "100 images": "0.420", "1,000 images": "0.600", "last step (points)": "+18.0"})
+        "100": "0.420", "1,000": "0.600", "last step (points)": "+18.0"}) and page.columns.name == "images"
     ax = seeds.over_seeds("tiny", "cpu").curve()
     lines = [line for line in ax.lines if len(line.get_xdata()) == 2]
     assert len(lines) == 2 and list(lines[0].get_xdata()) == [100, 1000]

@@ -249,10 +249,11 @@ class Seeds:
             return self._waiting()
         table = these.pivot_table(index="model", columns="images", values="value", aggfunc="mean", sort=True)
         shown = table.map(lambda value: ABSENT if np.isnan(value) else f"{value:.3f}")
-        shown.columns = [f"{int(size):,} images" for size in table.columns]
+        shown.columns = [f"{int(size):,}" for size in table.columns]
         if table.shape[1] > 1:
             shown["last step (points)"] = [f"{100 * gain:+.1f}" for gain in table.iloc[:, -1] - table.iloc[:, -2]]
-        return shown.loc[[name for name in self.campaign.models if name in shown.index]].rename_axis(None)
+        return shown.loc[[name for name in self.campaign.models if name in shown.index]].rename_axis(
+            index=None, columns="images")
 
     def _points(self) -> pd.DataFrame:
         """The scores of runs, one a model, seed and size."""
