@@ -179,6 +179,22 @@ def test_too_few_images_in_folders_need_a_manifest(tmp_path):
         readers.listing(tmp_path / "alike")
 
 
+def test_a_class_that_the_test_lacks_is_told_with_every_result(tmp_path):
+    """Before hours of training, and whether the split is ours or theirs."""
+    rows = [(picture(tmp_path / f"{i}.png").name, "abc"[i % 3], ("train", "train", "val", "test")[i // 3 % 4])
+            for i in range(36)]
+    rows = [row for row in rows if row[1:] != ("c", "test") and row[1:] != ("a", "val")]
+    found = readers.listing(table(tmp_path, ("path", "label", "split"), rows))
+    assert found.caveats[1:] == ("no validation image is of class 'a'", "no test image is of class 'c'")
+    assert found.notes[1:] == ("No validation image is of class 'a', so the epoch is chosen without it; give it some.",
+                               "No test image is of class 'c', so balanced accuracy and macro AUROC cannot be told; "
+                               "give it some.")
+    few = [(*row[:2], f"p{i // 2}") for i, row in enumerate(rows)]
+    found = readers.listing(table(tmp_path, ("path", "label", "group"), few))
+    [note] = [note for note in found.notes if "class" in note]
+    assert "; with so few images or patients, add a column split" in note
+
+
 def test_an_empty_group_is_refused(tmp_path):
     rows = [(picture(tmp_path / f"{i}.png").name, "ab"[i % 2], "one" if i != 4 else "") for i in range(12)]
     with pytest.raises(ValueError, match="line 6: group is empty"):

@@ -44,6 +44,8 @@ def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = No
         raise ValueError(f"subset is {subset!r} but {str(source)!r} has no subsets; leave it out (RadImageNet has "
                          f"some, such as MR/brain)")
     found = reader.read(str(source), subset, cache)
+    caveats, notes = _lacking(found)
+    found = replace(found, caveats=(*found.caveats, *caveats), notes=(*found.notes, *notes))
     if whole:
         for fault in faults(found, source):
             raise fault
@@ -77,6 +79,19 @@ def faults(found: Listing, source) -> Iterator[Exception]:
         yield ValueError(f"split 'val' of {where} has images of class {chosen[0]!r} only; the epoch is chosen by AUROC "
                          f"on it, which needs two classes: give it more{few}")
     yield from _missing(found, table, where)
+
+
+def _lacking(found: Listing) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Caveats and notes where validation or the test has no image of some class."""
+    caveats, notes = [], []
+    for split, name, score in (("val", "validation", "the epoch is chosen without it"),
+                               ("test", "test", "balanced accuracy and macro AUROC cannot be told")):
+        there = set(found.table.loc[found.table["split"] == split, "label"])
+        if there and (gone := [repr(key) for key in found.classes if key not in there]):
+            caveats.append(f"no {name} image is of class {', '.join(gone)}")
+            what_to_do = "give it some" if found.split_given else found.few
+            notes.append(f"No {name} image is of class {', '.join(gone)}, so {score}; {what_to_do}.")
+    return tuple(caveats), tuple(notes)
 
 
 def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = "", cache: Path | None = None,
