@@ -192,6 +192,16 @@ def test_a_launcher_that_starts_one_process_silently_is_found_out(monkeypatch):
         distributed.world(config.TrainingConfig(processes=2, device="cpu"))
 
 
+def test_a_group_does_not_wait_for_ever_for_a_run_that_another_training_has(monkeypatch, tmp_path):
+    """Its other processes would give up with a message about sockets."""
+    monkeypatch.setattr(distributed, "HELD", 0.1)
+    group = object.__new__(distributed.Group)
+    group.wait = lambda: pytest.fail("went on")
+    with files.lock(tmp_path / "run"), pytest.raises(RuntimeError, match="another process has held .* same work"):
+        with group.alone_in(tmp_path / "run"):
+            pass
+
+
 def test_fewer_images_than_processes_are_refused():
     with pytest.raises(ValueError, match="batch_size is 3 for 4 processes"):
         config.TrainingConfig(batch_size=3, processes=4)
