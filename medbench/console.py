@@ -69,7 +69,8 @@ def _allowed(error) -> str:
 def show(rows: list[dict], form: str = "table", stream=None) -> None:
     """Print rows as an aligned table, as CSV or as JSON.
 
-    Only the table rounds, to four significant digits, and writes `x_low` and `x_high` behind `x` as its interval.
+    Only the table rounds, to four significant digits, writes `x_low` and `x_high` behind `x` as its interval, and has
+    caveats that all rows share below it.
     """
     one_of("format", form, FORMATS)
     stream = stream or sys.stdout
@@ -83,13 +84,17 @@ def show(rows: list[dict], form: str = "table", stream=None) -> None:
         writer.writerows(rows)
     else:
         bounds = {f"{column}_{end}" for column in columns for end in ("low", "high")}
-        columns = [column for column in columns if column not in bounds]
+        shared = {row.get("caveats") for row in rows}
+        beneath = shared.pop() if len(shared) == 1 else None
+        columns = [column for column in columns if column not in bounds and not (beneath and column == "caveats")]
         cells = [columns] + [[_cell(row, column) for column in columns] for row in rows]
         widths = [max(map(len, column)) for column in zip(*cells)]
         for line in cells:
             first, *rest = (f"{cell:<{width}}" if i == 0 else f"{cell:>{width}}"
                             for i, (cell, width) in enumerate(zip(line, widths)))
             print("  ".join([first, *rest]).rstrip(), file=stream)
+        if beneath:
+            print(f"caveats: {beneath}", file=stream)
 
 
 def _cell(row: dict, column: str) -> str:

@@ -171,6 +171,17 @@ def test_a_table_puts_the_interval_behind_its_value():
                                               "b                   -", "c                   0"]
 
 
+def test_caveats_of_all_rows_stand_once_below_the_table_and_in_each_row_of_a_file():
+    rows, said = [{"model": name, "caveats": "no patient ids"} for name in "ab"], []
+    for rows_, form in ((rows, "table"), (rows, "csv"), ([*rows, {"model": "c"}], "table")):
+        stream = io.StringIO()
+        console.show(rows_, form, stream)
+        said.append(stream.getvalue().splitlines())
+    assert said[0] == ["model", "a", "b", "caveats: no patient ids"] and said[1][1:] == ["a,no patient ids",
+                                                                                         "b,no patient ids"]
+    assert said[2][0].split() == ["model", "caveats"] and said[2][-1].split() == ["c", "-"]
+
+
 def test_predict_gives_a_probability_for_each_class(capsys, run):
     rows = list(csv.DictReader(io.StringIO(succeeds(capsys, "predict", run, "0.png", "1.png"))))
     assert [row["path"] for row in rows] == ["0.png", "1.png"]
