@@ -115,7 +115,7 @@ def build(names: list[str], preset: str, setting: str, num_classes: int, overrid
 def data_source(source: str) -> str:
     """The source with an absolute path, where it is a path: a run's note has to hold from any folder."""
     is_name = source == "phantom" or source.startswith(medmnist.SCHEME)
-    return source if is_name else str(Path(source).expanduser().absolute())
+    return source if is_name else os.path.abspath(Path(source).expanduser())
 
 
 def check_data(source: str, subset: str, near: float, out: str | None, chapter: str | None) -> list[dict]:

@@ -136,27 +136,30 @@ def load_test(config: DataConfig, classes: tuple[str, ...], prior, cache: str | 
     """Images from elsewhere, to test a trained model on: those of a source's split `test`, or all with `every`.
 
     Args: `config`, `cache`, `show`: as in `load_data`; `classes`: those of the model, in its order, of which the source
-        may lack some; `prior` (k,): the class frequencies that its training assumed. Scores that depend on class
-        frequencies take the model as it is, so they answer for these.
+        may lack some; `prior` (k,): how frequent they were in its training. Scores that depend on class frequencies
+        take the model as it is, so they answer for these.
     Returns: the split, and sentences that its reader has to know.
     Raises: FileNotFoundError, ValueError: as `load_data`, and for images of a class that the model does not know.
     """
+    prior = np.asarray(prior, np.float64) / np.sum(prior)
+    told = "Class frequencies in training: " + ", ".join(f"{key} {share:.3g}" for key, share in zip(classes, prior))
     if config.source == "phantom":
+        if every:
+            raise ValueError("the phantom is drawn, as many images as you like; leave --every-image out")
         opened = _phantom(config, cache_dir(cache), show)
         if opened.classes != tuple(classes):
             raise ValueError(f"the model knows the classes {', '.join(classes)} but the phantom has "
                              f"{', '.join(opened.classes)}; name data with the model's own classes")
-        return opened.test, opened.notes
+        test = replace(opened.test, prior=prior, population=None, caveats=(*opened.caveats, ASSUMED))
+        return test, (*opened.notes, f"{told}.")
     found = readers.unseen(config.source, classes, config.subset, cache_dir(cache), every=every)
     own, _, aside = _decoded("test", found, config, cache_dir(cache), show)
     lost = _named(found, aside)
-    decoding.refuse_too_many(lost, len(own["kept"]) + len(lost), config.max_damaged)
+    decoding.refuse_too_many(lost, len(own["kept"]) + len(lost), config.max_damaged, more="")
     emptied = decoding.refuse_emptied(found, {"test": own}, lost)
     caveats, notes = decoding.said_of({"test": own}, config.img_size, lost)
-    prior = np.asarray(prior, np.float64) / np.sum(prior)
-    told = ", ".join(f"{key} {share:.3g}" for key, share in zip(found.classes, prior))
     return (_split("test", found, own, prior, config.in_chans, (*found.caveats, *emptied, *caveats, ASSUMED)),
-            (*found.notes, *notes, f"Class frequencies that training assumed: {told}."))
+            (*found.notes, *notes, f"{told}."))
 
 
 def data_root() -> Path:

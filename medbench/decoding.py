@@ -80,11 +80,12 @@ def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, ba
 
 
 # --------------------------------------------------------------------------------------------- say
-def refuse_too_many(lost: list[tuple[str, str]], total: int, allowed: float) -> None:
-    """Raises ValueError where more than the allowed share of images is damaged or blank."""
+def refuse_too_many(lost: list[tuple[str, str]], total: int, allowed: float, more: str = ", or raise max_damaged"
+                    ) -> None:
+    """Raises ValueError where more than the allowed share of images is damaged or blank; `more` advice."""
     if len(lost) > allowed * total:
         raise ValueError(f"{len(lost)} of {total} images cannot be used, and max_damaged allows {allowed:.2%}: "
-                         f"{in_short(lost)}; replace them, take them out of the data set, or raise max_damaged")
+                         f"{in_short(lost)}; replace them, or take them out of the data set{more}")
 
 
 def refuse_emptied(found: Listing, arrays: dict, lost: list[tuple[str, str]]) -> tuple[str, ...]:

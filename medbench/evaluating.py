@@ -1,7 +1,7 @@
 """What `evaluate` does: scores of finished runs on test images, one by one or compared over seeds.
 
 What lives here, top to bottom: `evaluate`; the comparison; one run's answers; rows of a table. How runs are found and
-what they are scored on: `finished.py`.
+what they are scored on: `finished.py`, `tested.py`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from . import baselines, families, finished, grid, results, training
+from . import baselines, families, finished, grid, results, tested, training
 from .calibration import calibrated
 from .checks import in_range
 from .classwise import class_table
 from .files import progress
-from .finished import Finished, Images
+from .finished import Finished
 from .machine import resolve_device
 from .metrics import ERROR, FLOOR, calibration_scores
 from .rows import caveat_column
+from .tested import Images
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")        # of the scores, in the terminal
 RESAMPLES, COMPARED = 1000, 4000                   # for the intervals of a run; of comparisons, whose p is corrected
@@ -42,15 +43,19 @@ def evaluate(names: list[str], source: str | None = None, *, subset: str = "", e
         raise ValueError("--compare is about means over seeds; leave --baselines and --per-class out")
     if source and with_baselines:
         raise ValueError("--baselines learn from the training images; leave --data out")
-    if every and not source:
-        raise ValueError("--every-image is for other data than the run's own; name them with --data")
+    if (every or subset) and not source:
+        raise ValueError(f"{'--every-image' if every else '--subset'} is for other data than the run's own; name them "
+                         f"with --data")
     if bootstrap is None:
         bootstrap = COMPARED if reference else RESAMPLES
-    runs = [finished.by_name(name, source, subset, every) for name in finished.run_names(names)]
+    named = (finished.by_name(name, source, subset, every) for name in finished.run_names(names))
+    runs = list({run.folder: run for run in named}.values())                 # one may be named twice
     if reference:
         in_range("bootstrap", bootstrap, 1)
         finished.refuse_unlike(runs, reference)
-    images = {key: finished.images_of(one, every) for key, one in {run.key: run for run in runs}.items()}
+    elif to:
+        finished.refuse_one_name(runs)
+    images = {key: tested.images_of(one, every) for key, one in {run.key: run for run in runs}.items()}
     _say(note for opened in images.values() for note in opened.notes)
     if reference:
         return _compared(runs, images, reference, bootstrap, calibration, place, to)
@@ -83,7 +88,7 @@ def _say(sentences) -> None:
 # --------------------------------------------------------------------------------------------- comparison
 def _compared(runs, images: dict, reference: str, bootstrap: int, calibration: bool, place, to) -> list[dict]:
     """A row a model: its mean over seeds, and how it stands to the reference."""
-    runs, test = sorted(runs, key=lambda run: run.seed), images[runs[0].key].test
+    runs, test = sorted(runs, key=lambda run: run.seed), max(images.values(), key=lambda one: one.intact).test
     if absent := [key for key, count in test.class_counts.items() if not count]:
         raise ValueError(f"balanced accuracy needs every class, but no test image is of {', '.join(absent)}; leave "
                          f"--compare out, and say --per-class")
@@ -99,7 +104,7 @@ def _compared(runs, images: dict, reference: str, bootstrap: int, calibration: b
         config = runs[0].data
         families.record(found, results.source_slug(config.source, config.subset), to=to,
                         preset=runs[0].info["model"]["preset"])
-    _say([*finished.recipes(runs), *families.sentences(found)])
+    _say([*finished.told_apart(runs), *families.sentences(found)])
     return families.rows(found, {name: _means(own) for name, own in columns.items()})
 
 
@@ -111,7 +116,7 @@ def _answered(runs: list[Finished], images: dict, calibration: bool, place) -> I
         for run in runs:
             opened, trained = images[run.key], training.load_run(run.folder)
             trained.model.to(place)
-            if run.at_home and opened.intact and os.access(run.folder, os.W_OK):
+            if opened.home and opened.intact and os.access(run.folder, os.W_OK):
                 logits = grid.answers(trained, opened.own)
             else:
                 logits = training.predict(trained.model, opened.test)

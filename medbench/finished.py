@@ -1,14 +1,12 @@
-"""Finished runs as `evaluate` finds them, by name and without their weights, and the images that they are scored on.
+"""Finished runs as `evaluate` finds them, by name and without their weights.
 
-What lives here, top to bottom: `Finished`; how runs are named, one by one or in tables; `Images`, the test set of a
-run's own data, or others, looked through for images that it was trained on; which runs can be compared.
+What lives here, top to bottom: `Finished`; how runs are named, one by one or in tables; which runs can be compared or
+recorded together. What they are scored on: `tested.py`.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import itertools
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +18,11 @@ from . import grid, training
 from .checks import one_of
 from .commands import data_source, run_folder
 from .config import DataConfig, ModelConfig, TrainingConfig
-from .data import Data, Split, load_data, load_test
-from .decoding import in_two_splits
 from .experiment import Experiment
 from .files import read_json
 
+OWN = ("name", "options")                                                    # of each model
 ANYWHERE = ("seed", "device", "threads", "processes", "micro_batch")         # in which runs of one model may differ
-CHANGED = "the data have changed since the training"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +54,6 @@ class Finished:
         return self.info["training"]["seed"]
 
     @property
-    def at_home(self) -> bool:
-        """Whether it is scored on the test set of its own data."""
-        return self.data == self.noted
-
-    @property
     def prior(self) -> np.ndarray:
         """Class frequencies behind its logits (k,)."""
         return np.array(self.info["prior"])
@@ -75,7 +66,7 @@ class Finished:
     @property
     def key(self) -> tuple:
         """Runs that share it are scored on the same `Images`."""
-        return self.data, self.info["data"], tuple(self.info["classes"]), tuple(self.info["prior"])
+        return self.data, self.noted, self.info["data"], tuple(self.info["classes"]), tuple(self.info["prior"])
 
     def settings(self, part: str) -> dict[str, str]:
         """Of the `model` or its `training` all but what may differ between the runs of one model."""
@@ -91,23 +82,35 @@ def run_names(given: list[str]) -> list[str]:
             continue
         if not Path(name).is_file():
             raise FileNotFoundError(f"there is no table of runs {name!r}; grid and train print one with --format csv")
-        with open(name, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or "run" not in rows[0]:
-            raise ValueError(f"{name!r} has no rows with a column 'run'; wanted a table of runs, as grid and train "
-                             f"print one with --format csv (images are named with --data)")
-        done = [row["run"] for row in rows if row.get("state") != "failed"]
-        if len(done) < len(rows):
-            print(f"{name}: {len(rows) - len(done)} of {len(rows)} trainings failed and are left out", file=sys.stderr)
-        found += done
+        found += _in_table(name)
     if not found:
         raise ValueError(f"{', '.join(map(repr, given))} names no finished run; train one first")
     return list(dict.fromkeys(found))
 
 
+def _in_table(name: str) -> list[str]:
+    """The runs that a table names, but those that failed."""
+    with open(name, newline="", encoding="utf-8-sig") as file:
+        try:
+            rows = list(csv.DictReader(file))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{name!r} is no table of runs ({error}); wanted UTF-8 text with commas, as grid and "
+                             f"train print it with --format csv") from error
+    if not rows or "run" not in rows[0]:
+        raise ValueError(f"{name!r} has no rows with a column 'run'; wanted a table of runs, as grid and train print "
+                         f"one with --format csv (images are named with --data)")
+    done = {line: row["run"] for line, row in enumerate(rows, 2) if row.get("state") != "failed"}
+    if empty := [line for line, run in done.items() if not run]:
+        raise ValueError(f"{name!r}, line {empty[0]}, names no run; wanted one in the column 'run', or leave the line "
+                         f"out")
+    if len(done) < len(rows):
+        print(f"{name}: {len(rows) - len(done)} of {len(rows)} trainings failed and are left out", file=sys.stderr)
+    return list(done.values())
+
+
 def by_name(name: str, source: str | None, subset: str, every: bool) -> Finished:
     """A run by its name, on the data of its training or on others, of which perhaps `every` image counts."""
-    folder = run_folder(name)
+    folder = run_folder(name).resolve()
     info, note = training.noted(folder), read_json(folder / grid.EXPERIMENT)
     noted = DataConfig(**note["data"]) if note else None
     if source is None:
@@ -122,46 +125,6 @@ def by_name(name: str, source: str | None, subset: str, every: bool) -> Finished
         return Finished(folder, info, noted, noted)
     shape = {"img_size": info["model"]["img_size"][0], "in_chans": info["model"]["in_chans"]}
     return Finished(folder, info, noted, (noted or DataConfig(**shape)).replace(source=source, subset=subset))
-
-
-# --------------------------------------------------------------------------------------------- images
-@dataclass(frozen=True, eq=False)
-class Images:
-    """What runs are scored on. `own`: the data of their training, `None` where these cannot be opened; `intact`: they
-    are what they were then; `notes`: what a reader has to know."""
-
-    test: Split
-    notes: tuple[str, ...]
-    own: Data | None
-    intact: bool
-
-
-def images_of(run: Finished, every: bool) -> Images:
-    """The images that a run is scored on: its own test set, or others, looked through for some that it was trained on.
-    """
-    try:
-        own, why = load_data(run.noted) if run.noted else None, "it does not say which data those were"
-    except (OSError, ValueError) as error:
-        own, why = None, f"its own data cannot be opened, {error}"
-    intact = own is not None and own.fingerprint == run.info["data"]
-    if run.at_home and own is None:
-        raise ValueError(f"run {run.folder.name} cannot be scored: {why}; if they lie elsewhere now, name them with "
-                         f"--data")
-    if run.at_home:
-        if own.classes != tuple(run.info["classes"]):
-            raise ValueError(f"run {run.folder.name} knows the classes {', '.join(run.info['classes'])} but its data "
-                             f"have {', '.join(own.classes)} by now; name others with --data")
-        test = own.test if intact else dataclasses.replace(own.test, caveats=(*own.caveats, CHANGED))
-        return Images(test, own.notes, own, intact)
-    test, notes = load_test(run.data, tuple(run.info["classes"]), run.prior, every=every)
-    if not intact:
-        return Images(test, (*notes, f"Whether run {run.folder.name} was trained on any of these images could not be "
-                                     f"checked: {CHANGED if own else why}."), own, intact)
-    trained = itertools.chain(own.train.images, own.val.images)
-    if twice := in_two_splits({"trained": {"images": trained}, "tested": {"images": test.images}}):
-        said = f"{twice} images are among those of the training, pixel by pixel"
-        test, notes = dataclasses.replace(test, caveats=(*test.caveats, said)), (*notes, f"A leak: {said}.")
-    return Images(test, notes, own, intact)
 
 
 # --------------------------------------------------------------------------------------------- what can be compared
@@ -192,13 +155,23 @@ def refuse_unlike(runs: list[Finished], reference: str) -> None:
         raise ValueError(f"the seeds do not match: {'; '.join(lacking)}; train these, or leave the others' out")
 
 
-def recipes(runs: list[Finished]) -> list[str]:
-    """A sentence for each number of the recipe in which the models differ."""
-    return [f"The models differ in {said}." for said in _apart(runs, "training")]
+def told_apart(runs: list[Finished]) -> list[str]:
+    """A sentence for each number of the models' shape and recipe in which they differ."""
+    return [f"The models differ in {said}." for part in ("model", "training") for said in _apart(runs, part, OWN)]
 
 
-def _apart(runs: list[Finished], part: str) -> list[str]:
-    """The settings of a `part` in which runs differ, with their values."""
-    settings = [run.settings(part) for run in runs]
+def refuse_one_name(runs: list[Finished]) -> None:
+    """Raises ValueError where two runs would be recorded under one name."""
+    first: dict[tuple, Finished] = {}
+    for run in runs:
+        if (other := first.setdefault((run.model, run.seed, run.data.source, run.data.subset), run)) is not run:
+            raise ValueError(f"runs {other.folder.name} and {run.folder.name} are both {run.model} with seed "
+                             f"{run.seed}, and would be recorded under one name; record them one by one, in files of "
+                             f"their own")
+
+
+def _apart(runs: list[Finished], part: str, but: tuple[str, ...] = ()) -> list[str]:
+    """The settings of a `part`, `but` for some, in which runs differ, with their values."""
+    settings = [{name: value for name, value in run.settings(part).items() if name not in but} for run in runs]
     values = {name: list(dict.fromkeys(one[name] for one in settings)) for name in settings[0]}
     return [f"{name} ({', '.join(found)})" for name, found in values.items() if len(found) > 1]

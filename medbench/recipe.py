@@ -138,8 +138,12 @@ def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
     The focal loss evens nothing out, but its probabilities are not calibrated either: what it assumes is taken to be
     training's.
     """
-    evened = config.loss in ("class_weights", "logit_adjustment") or config.sampling == "balanced"
-    return np.full(len(prior), 1 / len(prior)) if evened else np.asarray(prior)
+    return np.full(len(prior), 1 / len(prior)) if evens_out(config) else np.asarray(prior)
+
+
+def evens_out(config: TrainingConfig) -> bool:
+    """Whether loss or sampling lets every class count the same in training."""
+    return config.loss in ("class_weights", "logit_adjustment") or config.sampling == "balanced"
 
 
 def start_at_prior(model: nn.Module, prior_behind: np.ndarray) -> None:

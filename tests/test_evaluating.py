@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import medbench as mb
-from medbench import calibration, classwise, evaluating, finished, grid, metrics, planned, results, training
+from medbench import calibration, classwise, evaluating, finished, grid, metrics, planned, results, tested, training
 from medbench.__main__ import main
 from medbench.files import read_json, write_json
 
@@ -80,8 +80,8 @@ def test_each_row_says_which_run_it_is_of_and_failed_ones_are_left_out(study, ca
 
 
 def test_data_are_opened_once_and_answers_computed_once(study, monkeypatch):
-    opened, load = [], finished.load_data
-    monkeypatch.setattr(finished, "load_data", lambda config: opened.append(config) or load(config))
+    opened, load = [], tested.load_data
+    monkeypatch.setattr(tested, "load_data", lambda config: opened.append(config) or load(config))
     first = scored(study.runs)
     assert len(opened) == 1
     monkeypatch.setattr(training, "predict", lambda *_, **__: pytest.fail("looked at the test set again"))
@@ -96,10 +96,13 @@ def test_runs_that_may_not_be_written_are_scored_too(study, monkeypatch):
 
 @pytest.mark.parametrize("text, said", [("path,label\na.png,cyst", "no rows with a column 'run'.*--format csv"),
                                         (None, "there is no table of runs"),
-                                        ("run,state\nx,failed", "names no finished run")])
+                                        ("run,state\nx,failed", "names no finished run"),
+                                        ("model,run\nxca,a\nsoftmax", "t.csv', line 3, names no run"),
+                                        ("model,run\nxca,", "t.csv', line 2, names no run"),
+                                        (b"\xff\xfer\0u\0n\0", "t.csv' is no table of runs .*wanted UTF-8 text")])
 def test_a_table_that_names_no_runs(tmp_path, text, said):
     if text:
-        (tmp_path / "t.csv").write_text(text)
+        (tmp_path / "t.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         scored(str(tmp_path / "t.csv"))
 
@@ -135,9 +138,10 @@ def test_the_command_prints_what_can_be_found_above_the_table(study, capsys):
     assert main(["evaluate", study.runs, "--compare", "softmax", "--calibration", "--bootstrap", "20"]) == 0
     printed = capsys.readouterr()
     assert "no difference, however large, could be called one" in printed.err.replace("\n", " ")
-    assert printed.out.splitlines()[0].split() == [
+    head, *_, last = printed.out.splitlines()
+    assert last.startswith("caveats: images enlarged") and head.split() == [
         "model", "seeds", "balanced_accuracy", "against", "difference_points", "p", "verdict", "detectable_points",
-        "calibration_error", "calibration_floor", "temperature", "tempered_error", "tempered_floor", "caveats"]
+        "calibration_error", "calibration_floor", "temperature", "tempered_error", "tempered_floor"]
 
 
 def fake(model="softmax", seed=0, data="d", classes=("a", "b"), preset="small", name=None, **training):
@@ -168,14 +172,25 @@ def test_what_cannot_be_compared_is_refused(runs, said):
 def test_it_is_said_in_which_numbers_the_models_differ():
     runs = [fake(), fake("xca", lr=0.2, threads=2)]
     finished.refuse_unlike(runs, "softmax")
-    assert finished.recipes(runs) == ["The models differ in lr (0.1, 0.2)."] and finished.recipes(PAIR) == []
+    runs[1].info["model"]["embed_dims"], runs[0].info["model"]["embed_dims"] = (8, 16), (16, 32)
+    assert finished.told_apart(runs) == ["The models differ in embed_dims ((16, 32), (8, 16)).",
+                                         "The models differ in lr (0.1, 0.2)."]
+    assert finished.told_apart(PAIR) == []
+
+
+def test_two_runs_are_not_recorded_under_one_name(study, tmp_path):
+    name = study.named["softmax", 0]
+    shutil.copytree(study.folder / "cache" / "runs" / name, tmp_path / "again")
+    with pytest.raises(ValueError, match=f"runs {name} and again are both softmax with seed 0, and would be recorded"):
+        scored(name, str(tmp_path / "again"), chapter="my_study")
+    assert not results.here("my_study").exists()
 
 
 @pytest.mark.parametrize("more, said", [({"with_baselines": True}, "leave --baselines and --per-class out"),
                                         ({"per_class": True}, "leave --baselines and --per-class out"),
                                         ({"bootstrap": 0}, "bootstrap is 0")])
 def test_what_does_not_go_together_is_refused_before_any_work(study, monkeypatch, more, said):
-    monkeypatch.setattr(finished, "load_data", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr(tested, "load_data", lambda *_: pytest.fail("work began"))
     with pytest.raises(ValueError, match=said):
         scored(study.runs, reference="softmax", **more)
 
@@ -211,7 +226,7 @@ def test_another_hospital_s_images_are_scored_without_any_to_train_on(study, tmp
     run = study.named["softmax", 0]
     [row] = scored(run, source=other, chapter="there")
     said = capsys.readouterr().err
-    assert "24 of 24 images" in said and "Class frequencies that training assumed: cyst 0.333, normal 0.333" in said
+    assert "24 of 24 images" in said and "Class frequencies in training: cyst 0.333, normal 0.333" in said
     assert "balanced_accuracy is undefined: no image of class cyst in the split" in said
     assert row["n"] == 24 and np.isnan(row["balanced_accuracy"]) and "for those of training" in row["caveats"]
     table = results.load(results.results_root()).set_index("name")
@@ -287,11 +302,35 @@ def test_a_class_of_which_every_image_is_damaged_is_named(study, alone, tmp_path
         assert row["n"] == 16 and "all test images of class 'cyst' are damaged or blank" in row["caveats"]
 
 
+def test_what_is_said_of_splits_to_train_on_is_not_said_of_images_to_test_on(study, tmp_path, capsys):
+    scored(study.named["none", 0], source=manifest(tmp_path / "other", 9, seed=3, head="path,label"), every=True)
+    said = capsys.readouterr().err
+    assert "9 of 9 images" in said and "No test image" not in said and "the epoch is chosen" not in said
+
+
+def test_too_many_damaged_images_elsewhere_come_with_advice_that_can_be_followed(study, tmp_path):
+    source = manifest(tmp_path / "other", 24, seed=3, split="test")
+    (tmp_path / "other" / "3.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="1 of 24 images .*replace them, or take them out of the data set$"):
+        scored(study.named["none", 0], source=source)
+
+
+def test_the_phantom_elsewhere_is_scored_for_the_frequencies_of_the_training():
+    small = mb.config.DataConfig(img_size=24, num_train=10, num_val=10, num_test_per_class=1)
+    classes = mb.phantom.CLASSES
+    split, notes = mb.data.load_test(small, classes, np.arange(1, 11), show=False)
+    assert split.prior == pytest.approx(np.arange(1, 11) / 55) and split.population is None
+    assert mb.data.ASSUMED in split.caveats and "in training: " in notes[-1]
+    with pytest.raises(ValueError, match="as many images as you like; leave --every-image out"):
+        mb.data.load_test(small, classes, np.ones(10), every=True)
+
+
 def test_baselines_need_images_to_learn_from(study):
     with pytest.raises(ValueError, match="--baselines learn from the training images; leave --data out"):
         scored(study.named["none", 0], source="phantom", with_baselines=True)
-    with pytest.raises(ValueError, match="--every-image is for other data"):
-        scored(study.named["none", 0], every=True)
+    for name, more in (("--every-image", {"every": True}), ("--subset", {"subset": "MR"})):
+        with pytest.raises(ValueError, match=f"{name} is for other data"):
+            scored(study.named["none", 0], **more)
 
 
 # --------------------------------------------------------------------------------------------- data that went away
@@ -311,26 +350,79 @@ def test_a_run_whose_data_went_away_says_how_to_name_them(study, alone, capsys):
     shutil.rmtree(alone.parent / "gone")
     with pytest.raises(ValueError, match="cannot be scored: its own data cannot be opened, .*does not exist.*--data"):
         scored(str(alone))
-    [row] = scored(str(alone), source=study.source, calibration=True)
-    assert row["n"] == 27 and row["temperature"] is None
-    assert "trained on any of these images could not be checked: its own data cannot be opened" in \
-        capsys.readouterr().err
+    [row] = scored(str(alone), source=study.source, calibration=True)       # they lie there
+    assert row["n"] == 27 and row["temperature"] and "class frequencies" not in row["caveats"]
+    assert "could not be checked" not in capsys.readouterr().err
+    with pytest.raises(ValueError, match="was trained on .*--every-image is for images that it never saw"):
+        scored(str(alone), source=study.source, every=True)
+
+
+def test_that_a_leak_could_not_be_looked_for_goes_with_the_score(study, alone, tmp_path, capsys):
+    """Whichever run is named first."""
+    shutil.rmtree(alone.parent / "gone")
+    shutil.copytree(Path(study.source).parent, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.csv").write_text(Path(study.source).read_text().replace(
+        "0.png,cyst,train,train0\n", ""))
+    source, other = str(tmp_path / "copy" / "manifest.csv"), study.named["none", 1]
+    for order in ((str(alone), other), (other, str(alone))):
+        rows = {row["run"]: row for row in scored(*order, source=source, every=True, calibration=True)}
+        assert tested.UNCHECKED in rows["run"]["caveats"] and rows["run"]["temperature"] is None
+        assert "80 images are among those of the training" in rows[other]["caveats"] and rows[other]["temperature"]
+        assert "trained on any of these images could not be checked: its own data" in capsys.readouterr().err
 
 
 def test_data_that_changed_since_the_training_are_scored_with_a_caveat(alone):
     [row] = scored(str(alone), calibration=True)
-    assert "caveats" not in row or finished.CHANGED not in row["caveats"]
+    assert "caveats" not in row or tested.CHANGED not in row["caveats"]
     file = alone.parent / "gone" / "manifest.csv"
     file.write_text("\n".join(file.read_text().splitlines()[:-4]))
     (alone / grid.LOGITS).unlink(missing_ok=True)
     [row] = scored(str(alone), calibration=True)
-    assert finished.CHANGED in row["caveats"] and row["temperature"] is None
+    assert tested.CHANGED in row["caveats"] and row["temperature"] is None
     assert not (alone / grid.LOGITS).exists()                # what it keeps are answers on its own test set
 
 
-def test_a_run_that_does_not_know_its_data_can_be_scored_on_others(study, alone, capsys):
+def test_in_data_that_changed_a_leak_is_looked_for_all_the_same(alone, tmp_path):
+    shutil.copytree(alone.parent / "gone", tmp_path / "copy")
+    file = alone.parent / "gone" / "manifest.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:-4]))
+    [row] = scored(str(alone), source=str(tmp_path / "copy" / "manifest.csv"), every=True)
+    assert "at least 80 images are among those of the training" in row["caveats"]            # of 81
+    [row] = scored(str(alone), source=manifest(tmp_path / "other", 24, seed=9, split="test"))
+    assert tested.UNCHECKED in row["caveats"]                # some that are gone may have been
+
+
+def test_patients_whose_names_occur_in_the_training_are_told(study, tmp_path):
+    source = manifest(tmp_path / "other", 36, seed=9)        # other images of patients of the same names
+    [row] = scored(study.named["none", 0], source=source, every=True)
+    assert "6 of 9 patients have names that occur in the training: the same people, unless" in row["caveats"]
+    [row] = scored(study.named["none", 0], source=source)
+    assert "patients have names" not in row["caveats"]       # those of its test split are not among them
+
+
+def test_where_a_recipe_evens_classes_out_scores_elsewhere_are_for_their_frequencies_in_training(study, tmp_path):
+    """As they are at home."""
+    source = manifest(tmp_path / "mine", 108, labels=("tumour", "tumour", "normal", "cyst"))
+    one = mb.Experiment.preset("smoke", "none", 0, source=source, **SMALL, loss="class_weights")
+    data = mb.load_data(one.data, show=False)
+    name = grid.fit(one.on(3, len(data.train), keep_epochs=True), data, False).directory.name
+    rows = Path(source).read_text().splitlines()
+    for number, chosen in enumerate(([rows[0], *(row for row in rows if ",test," in row)], rows[:1] + rows[1::7])):
+        (tmp_path / "mine" / f"other{number}.csv").write_text("\n".join(chosen))
+    [home], [away] = scored(name, calibration=True), scored(
+        name, source=str(tmp_path / "mine" / "other0.csv"), every=True, calibration=True)
+    assert [away[key] for key in ("n", "top1", "calibration_error")] == [
+        home[key] for key in ("n", "top1", "calibration_error")]
+    (study.folder / "cache" / "runs" / name / grid.EXPERIMENT).unlink()
+    [row] = scored(name, source=str(tmp_path / "mine" / "other0.csv"), every=True)
+    assert tested.EVENED in row["caveats"]
+
+
+def test_a_run_that_does_not_know_its_data_can_be_scored_on_others(study, alone, tmp_path, capsys):
     (alone / grid.EXPERIMENT).unlink()
     with pytest.raises(ValueError, match="does not say which data it was trained on; name them with --data"):
         scored(str(alone))
-    [row] = scored(str(alone), source=study.source)
-    assert row["n"] == 27 and "could not be checked: it does not say which data those were" in capsys.readouterr().err
+    [row] = scored(str(alone), source=study.source)          # its own, as their bytes tell
+    assert row["n"] == 27 and tested.UNCHECKED not in row["caveats"]
+    [row] = scored(str(alone), source=manifest(tmp_path / "other", 24, seed=9, split="test"))
+    assert tested.UNCHECKED in row["caveats"] and "it does not say which data those were" in capsys.readouterr().err

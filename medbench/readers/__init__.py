@@ -121,7 +121,7 @@ def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = ""
         said += ": those of its split 'test'" if found.split_given else (
             ": no split is named, and a hash of names sends these to the test, as before a training. Where none was "
             "trained on, all can count (--every-image)")
-    split_notes = said_of(found.table, found.split_given)[1]
+    split_notes = (*said_of(found.table, found.split_given)[1], *_lacking(found)[1])
     return replace(found, table=table, classes=tuple(classes), caveats=() if "group" in table.columns else (ALONE,),
                    notes=(f"{said}.", *(note for note in found.notes if note not in split_notes)))
 
