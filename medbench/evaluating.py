@@ -66,13 +66,13 @@ def evaluate(names: list[str], source: str | None = None, *, subset: str = "", e
         if to:
             results.record(run.experiment, scores, *more, to=to)
         columns = _calibration_columns(scores.overall, *more) if calibration else {}
-        scored.append((run.head, scores, columns | caveat_column(test.caveats)))
+        scored.append((run.head, scores, columns | caveat_column(scores.caveats)))
     for (config, *_), opened in images.items() if with_baselines else ():
         for name, scores in _baselines(opened, bootstrap).items():
             if to:
                 results.record(f"{results.source_slug(config.source, config.subset)}.{name}", scores, to=to)
-            scored.append(({"model": name, "seed": None, "run": None}, scores, caveat_column(opened.test.caveats)))
-    _say(f"{name} is undefined: {score.reason}." for _, scores, _ in scored for name, score in scores.overall.items()
+            scored.append(({"model": name, "seed": None, "run": None}, scores, caveat_column(scores.caveats)))
+    _say(f"{name} {score.lacks}: {score.reason}." for _, scores, _ in scored for name, score in scores.overall.items()
          if name in SHOWN and score.reason)
     if per_class:
         return [head | row | more for head, scores, more in scored for row in _class_rows(scores)]

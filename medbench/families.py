@@ -59,8 +59,9 @@ def rows(families: dict[str, Family], more: dict[str, dict] | None = None) -> li
         if mean.name in against:
             one, least = against[mean.name]
             row |= {"against": one.second, "difference_points": 100 * one.difference,
-                    "difference_points_low": 100 * one.low, "difference_points_high": 100 * one.high, "p": one.p,
-                    "verdict": one.verdict, "detectable_points": None if math.isinf(least) else least}
+                    "difference_points_low": 100 * one.low, "difference_points_high": 100 * one.high,
+                    "p": None if one.reason else one.p, "verdict": one.verdict,
+                    "detectable_points": None if math.isinf(least) else least}
         found.append(row | (more or {}).get(mean.name, {}) | caveat_column(mean.caveats))
     return found
 

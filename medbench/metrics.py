@@ -1,7 +1,8 @@
 r"""Scores with intervals, and paired comparison of two models on the same images.
 
-What lives here, top to bottom: `Score` and `Scores`; `evaluate`; `calibration_scores`; the table of bins; the
-bootstrap; `compare`, `sign_flip`, `holm`. Class by class: `classwise`. Comparisons over several seeds: `planned`.
+What lives here, top to bottom: `Score` and `Scores`; `evaluate`; `calibration_scores`; the table of bins;
+`compare`, `sign_flip`, `holm`. How images are drawn anew: `bootstrap`. Class by class: `classwise`. Comparisons over
+several seeds: `planned`.
 
 Symbols: n images, k classes, R resamples, $z$ logits (n, k), $\pi$ the class frequencies behind them.
 
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import Patients, ends, far_side, resamples, within
 from .checks import one_of
-from .rows import with_caveats
+from .rows import in_words, interval, with_caveats
 from .scoring import BINS, OVERALL, PER_CLASS, Task
 
-CHUNK = 100                                                            # resamples held in memory at once
 ERROR, FLOOR = "calibration_error", "calibration_floor"
 FLOOR_DRAWS = 200
 
@@ -31,7 +32,8 @@ FLOOR_DRAWS = 200
 # --------------------------------------------------------------------------------------------- what is returned
 @dataclass(frozen=True)
 class Score:
-    """A value, its 95 % bootstrap interval and the number of images behind it; NaN with the reason where undefined."""
+    """A value, its 95 % bootstrap interval and the number of images behind it; where the value is undefined, or the
+    interval cannot be had, NaN and the reason."""
 
     value: float
     low: float
@@ -39,17 +41,23 @@ class Score:
     n: int
     reason: str | None = None
 
+    @property
+    def lacks(self) -> str:
+        """What the reason is for, in words."""
+        return "is undefined" if math.isnan(self.value) else "has no interval"
+
     def __str__(self) -> str:
         if math.isnan(self.value):
             return f"undefined ({self.reason})"
-        return f"{self.value:.3f}" + ("" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]")
+        if math.isnan(self.low):
+            return f"{self.value:.3f}" + (f" (no interval: {self.reason})" if self.reason else "")
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     def row(self, quantity: str, **more) -> dict:
         """One record: NaN becomes `None` with its reason."""
         known = not math.isnan(self.value)
         row = {"quantity": quantity, "value": self.value if known else None, "unit": "1", "n": self.n}
-        interval = {} if math.isnan(self.low) else {"low": self.low, "high": self.high}
-        return row | (interval if known else {"reason": self.reason}) | more
+        return row | (interval(self.low, self.high, self.reason) if known else {"reason": self.reason}) | more
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,8 @@ class Scores:
 
     `calibration_floor` is what a calibrated model would have for an error on these images, the mean of 200 draws with
     the middle 95 % of them: an error among them cannot be told from none.
-    `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, which
-    go into every record. `worth`: of `Task.worth`, where the split names groups.
+    `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, and
+    of classes with few patients, which go into every record. `worth`: of `Task.worth`, where the split names groups.
     """
 
     classes: tuple[str, ...]
@@ -94,29 +102,33 @@ class Scores:
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
     """Every score of a model on a split, with 95 % intervals from a bootstrap: of images, stratified by class, or of
-    whole groups (patients) where the split names them.
+    whole groups (patients) where the split names them, as `bootstrap.Patients` says.
 
     Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`, and perhaps `groups` and
         `caveats`; `prior` (k,): class frequencies behind the logits (default: the split's, those of training);
         `bootstrap`: resamples, 0 for no intervals.
-    Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class. The calibration
-        error is that of `calibration_scores`.
+    Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class; so does that of an
+        interval which too few patients leave open. The calibration error is that of `calibration_scores`.
     Raises: ValueError for logits of another shape, or logits that are not finite.
     """
-    task, groups = Task(logits, split, prior), getattr(split, "groups", None)
+    task, patients, groups = Task(logits, split, prior), Patients(split), getattr(split, "groups", None)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
-    draws = resamples(task.labels, bootstrap, seed, groups)
-    spread = _gather(task.statistics(counts) for counts in draws)
-    low, high = ({name: _percentile(spread.get(name), share, value) for name, value in point.items()}
-                 for share in (2.5, 97.5))
+    drawn = _gather(task.statistics(counts) for counts in resamples(task.labels, bootstrap, seed, groups))
+
+    def score(name, n, c=None):
+        key, these = (None, ...) if c is None else (task.classes[c], (..., c))
+        value, low, high = float(point[name][these]), math.nan, math.nan
+        why = task.why(name, value, key)
+        if drawn and why is None:
+            spread, why = patients.spread(drawn[name][these], value, name, c)
+            low, high = within(name, *ends(spread)) if patients.known else ends(spread)
+        return Score(value, low, high, n, why)
     support = np.bincount(task.labels, minlength=task.k)
-    overall = {name: Score(float(point[name]), float(low[name]), float(high[name]), task.n, task.why(name, point[name]))
-               for name in OVERALL if name != ERROR} | _calibration(task, seed, bootstrap > 0)
-    per_class = {key: {name: Score(float(point[name][c]), float(low[name][c]), float(high[name][c]), int(support[c]),
-                                   task.why(name, point[name][c], key)) for name in PER_CLASS}
+    overall = {name: score(name, task.n) for name in OVERALL if name != ERROR} | _calibration(task, seed, bootstrap > 0)
+    per_class = {key: {name: score(name, int(support[c]), c) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
     confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
-    return Scores(task.classes, overall, per_class, confusion, tuple(getattr(split, "caveats", ())),
+    return Scores(task.classes, overall, per_class, confusion, (*getattr(split, "caveats", ()), *patients.caveats),
                   None if groups is None else task.worth(groups))
 
 
@@ -144,14 +156,6 @@ def _gather(parts) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 
-def _percentile(samples, share: float, value):
-    """The percentile over resamples (axis 0); NaN where there are none or the value itself is undefined."""
-    found, known = np.full(np.shape(value), np.nan), ~np.isnan(value)
-    if samples is not None and known.any():
-        found[known] = np.nanpercentile(samples[:, known], share, axis=0)
-    return found
-
-
 def reliability(logits, split, *, prior=None):
     """How often answers are right that are given with some confidence: for a reliability diagram.
 
@@ -174,39 +178,12 @@ def reliability(logits, split, *, prior=None):
     return pd.DataFrame(rows)
 
 
-# --------------------------------------------------------------------------------------------- bootstrap
-def resamples(labels: np.ndarray, count: int, seed: int, groups: np.ndarray | None = None):
-    """How often each image is drawn, (R, n) float32 in chunks.
-
-    Without `groups` every class keeps its number of images. With them (n,) whole groups are drawn, as many as there
-    are: the images of a patient are alike, and an interval that took them for independent would be too narrow (Field &
-    Welsh 2007, J. R. Stat. Soc. B 69, 369-390). Classes then have as many images as their patients bring.
-    """
-    rng = np.random.default_rng(seed)
-    strata = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    of_image = None if groups is None else np.unique(groups, return_inverse=True)[1]
-    for start in range(0, count, CHUNK):
-        size = min(CHUNK, count - start)
-        if of_image is not None:
-            yield _drawn(rng, size, of_image.max() + 1)[:, of_image]
-            continue
-        drawn = np.zeros((size, len(labels)), np.float32)
-        for stratum in strata:
-            drawn[:, stratum] = _drawn(rng, size, len(stratum))
-        yield drawn
-
-
-def _drawn(rng, count: int, n: int) -> np.ndarray:
-    """How often each of n things is among n draws with replacement, (count, n) float32."""
-    picks = rng.integers(n, size=(count, n)) + n * np.arange(count)[:, None]
-    return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape).astype(np.float32)
-
-
 # --------------------------------------------------------------------------------------------- comparison
 @dataclass(frozen=True)
 class Comparison:
     """One model against another on the same images: `difference` in a score's own unit, interval, verdict; `p`, how
-    often the same images drawn anew would show one as large between equal models, not corrected for other questions."""
+    often the same images drawn anew would show one as large between equal models, not corrected for other questions;
+    `reason`: why there is no interval and no p."""
 
     first: str
     second: str
@@ -217,6 +194,7 @@ class Comparison:
     n: int
     caveats: tuple[str, ...] = ()
     p: float | None = None
+    reason: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -228,14 +206,14 @@ class Comparison:
         """The verdict in words, with the difference in percentage points."""
         stands = {"better": "lies above", "worse": "lies below", "undecided": "cannot be told from"}[self.verdict]
         gap = f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}"
-        return (f"{gap}: {100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
-                f"{100 * self.high:+.1f}, {self.n} images, one run each).")
+        found = in_words(100 * self.low, 100 * self.high, self.reason)
+        return f"{gap}: {100 * self.difference:+.1f} percentage points ({found}, {self.n} images, one run each)."
 
     def rows(self) -> list[dict]:
         """One record in percentage points, with the sentence as its text."""
         about = {"first": self.first, "second": self.second, "verdict": self.verdict}
         about |= {} if self.p is None else {"p": self.p}
-        points = {"value": 100 * self.difference, "low": 100 * self.low, "high": 100 * self.high}
+        points = {"value": 100 * self.difference} | interval(100 * self.low, 100 * self.high, self.reason)
         row = {"quantity": f"{self.quantity}_difference", **points, "unit": "percentage point", "n": self.n,
                "text": self.sentence, "context": about}
         return [with_caveats(row, self.caveats)]
@@ -256,12 +234,13 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
 
     def difference(counts):
         return tasks[0].statistic(quantity, counts) - tasks[1].statistic(quantity, counts)
+    patients, point = Patients(split), float(difference(np.ones((1, tasks[0].n)))[0])
     draws = resamples(tasks[0].labels, bootstrap, seed, getattr(split, "groups", None))
-    spread = np.concatenate([difference(counts) for counts in draws])
-    low, high = np.nanpercentile(spread, (2.5, 97.5))                   # a class may be missing from drawn groups
-    point = difference(np.ones((1, tasks[0].n)))[0]
-    return Comparison(*names, quantity, float(point), float(low), float(high), tasks[0].n,
-                      tuple(getattr(split, "caveats", ())), float(far_side(spread)))
+    drawn = np.concatenate([difference(counts) for counts in draws], dtype=np.float64)
+    spread, why = patients.spread(drawn, point, quantity)
+    low, high = within(quantity, *ends(spread), difference=True)
+    p, caveats = None if why else float(far_side(spread)), (*getattr(split, "caveats", ()), *patients.caveats)
+    return Comparison(*names, quantity, point, low, high, tasks[0].n, caveats, p, why)
 
 
 def refuse_undefined(quantity: str, tasks) -> None:
@@ -272,15 +251,6 @@ def refuse_undefined(quantity: str, tasks) -> None:
         if math.isnan(value):
             raise ValueError(f"{quantity} cannot be compared: {task.why(quantity, value)}; choose another quantity, or "
                              f"a split that has images of every class")
-
-
-def far_side(drawn: np.ndarray) -> np.ndarray:
-    """Two-sided p that a difference is 0, from its resampled values (R, ...): twice the share on the far side of 0.
-
-    Resamples without a value, since a class has no image in them, are left out.
-    """
-    below, above = (drawn <= 0).sum(0), (drawn >= 0).sum(0)
-    return np.minimum(1.0, 2 * (1 + np.minimum(below, above)) / ((~np.isnan(drawn)).sum(0) + 1))
 
 
 def sign_flip(differences) -> float:

@@ -21,9 +21,10 @@ from functools import cached_property
 
 import numpy as np
 
+from .bootstrap import Patients, ends, far_side, resamples, within
 from .checks import in_range, one_of
-from .metrics import far_side, holm, refuse_undefined, resamples
-from .rows import with_caveats
+from .metrics import holm, refuse_undefined
+from .rows import in_words, interval, with_caveats
 from .scoring import OVERALL, Task
 
 ALPHA, POWER = 0.05, 0.8
@@ -39,7 +40,8 @@ class Planned:
     `differences` (S,): the score of the first minus that of the second, seed by seed. `low`, `high`: 95 % over seeds
     and images together; `inner`: the 90 % interval that equivalence is read from. `p_seeds`, `p_images`: the two
     p-values; `p`: the larger, corrected by Holm over the `family` of so many comparisons. `margin`: within which two
-    models count as equivalent.
+    models count as equivalent. `reason`: why there is no interval, where there is none; the images then say nothing,
+    and their p is 1.
     """
 
     first: str
@@ -57,6 +59,7 @@ class Planned:
     family: int = 1
     groups: int | None = None
     caveats: tuple[str, ...] = ()
+    reason: str | None = None
 
     @property
     def difference(self) -> float:
@@ -78,8 +81,9 @@ class Planned:
         """The verdict in words, with the difference in percentage points."""
         stands = {"better": "is better than", "worse": "is worse than", "equivalent": "is equivalent to",
                   "undecided": "cannot be told from"}[self.verdict]
-        found = (f"{100 * self.difference:+.1f} percentage points (95 % interval {100 * self.low:+.1f} to "
-                 f"{100 * self.high:+.1f}, {len(self.differences)} seeds, {self.n} images")
+        found = (f"{100 * self.difference:+.1f} percentage points "
+                 f"({in_words(100 * self.low, 100 * self.high, self.reason)}, {len(self.differences)} seeds, "
+                 f"{self.n} images")
         found += ")" if self.groups is None else f" in {self.groups} groups)"
         why = {"equivalent": f", within {100 * self.margin:g} points", "undecided": self._why()}.get(self.verdict, "")
         return f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}: {found}{why}."
@@ -96,9 +100,10 @@ class Planned:
         about = {"first": self.first, "second": self.second, "verdict": self.verdict, "p": self.p,
                  "p_seeds": self.p_seeds, "p_images": self.p_images, "seeds": len(self.differences),
                  "margin_points": 100 * self.margin}
-        row = {"quantity": f"{self.quantity}_difference", "value": 100 * self.difference, "low": 100 * self.low,
-               "high": 100 * self.high, "unit": "percentage point", "n": self.n, "text": self.sentence,
-               "samples": (100 * self.differences).tolist(), "context": about}
+        about |= dict.fromkeys(("p", "p_images")) if self.reason else {}
+        row = {"quantity": f"{self.quantity}_difference", "value": 100 * self.difference,
+               **interval(100 * self.low, 100 * self.high, self.reason), "unit": "percentage point", "n": self.n,
+               "text": self.sentence, "samples": (100 * self.differences).tolist(), "context": about}
         return [with_caveats(row, self.caveats)]
 
 
@@ -113,6 +118,7 @@ class Mean:
     high: float
     n: int
     caveats: tuple[str, ...] = ()
+    reason: str | None = None
 
     @property
     def value(self) -> float:
@@ -121,8 +127,9 @@ class Mean:
 
     def rows(self) -> list[dict]:
         """One record, the seeds' own scores in `samples`."""
-        row = {"quantity": self.quantity, "value": self.value, "low": self.low, "high": self.high, "unit": "1",
-               "n": self.n, "samples": self.values.tolist(), "context": {"seeds": len(self.values)}}
+        row = {"quantity": self.quantity, "value": self.value, "unit": "1", "n": self.n,
+               **interval(self.low, self.high, self.reason), "samples": self.values.tolist(),
+               "context": {"seeds": len(self.values)}}
         return [with_caveats(row, self.caveats)]
 
 
@@ -141,21 +148,28 @@ class Family:
         four times in five.
 
         The larger of what the images allow, $(z_{1-\alpha/2m} + z_{0.8})\,\sigma$, and what the seeds allow; infinite
-        where the seeds are too few for any verdict. $\alpha/m$ is Holm's strictest step. It is rather too large than
-        too small, since $\sigma$ is stretched and counts what differs from run to run for the images too.
+        where the seeds, or the patients, are too few for any verdict. $\alpha/m$ is Holm's strictest step. It is rather
+        too large than too small: $\sigma$ is stretched and counts what differs from run to run for the images too.
         """
         alpha = ALPHA / len(self.comparisons)
         from scipy.stats import norm
         images = (norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.spread[:, 1]
-        seeds = _detectable_by_seeds(len(self.comparisons[0].differences), alpha)
+        seeds = math.inf if self.reason else _detectable_by_seeds(len(self.comparisons[0].differences), alpha)
         each = images if math.isinf(seeds) else np.maximum(images, seeds * self.spread[:, 0])
         return {c.first: math.inf if math.isinf(seeds) else 100 * float(found)
                 for c, found in zip(self.comparisons, each)}
 
     @property
+    def reason(self) -> str | None:
+        """Why no comparison has an interval: all are made on the same images."""
+        return self.comparisons[0].reason
+
+    @property
     def sentence(self) -> str:
         """The differences that would be found, in words: the smallest and the largest."""
         least, most = (pick(self.detectable, key=self.detectable.get) for pick in (min, max))
+        if self.reason:
+            return f"No difference, however large, could be called one: {self.reason}."
         if math.isinf(self.detectable[most]):
             return "With so few seeds no difference, however large, could be called one."
         found = f"{self.detectable[least]:.1f} percentage points ({least})"
@@ -169,7 +183,7 @@ class Family:
         rows = [{"value": value, "suffix": name} for name, value in self.detectable.items()]
         rows.append({"value": most, "text": self.sentence})
         of_all = {"quantity": "detectable_difference", "unit": "percentage point", "n": self.comparisons[0].n}
-        few = {"value": None, "reason": "too few seeds"} if math.isinf(most) else {}
+        few = {"value": None, "reason": self.reason or "too few seeds"} if math.isinf(most) else {}
         return [with_caveats(of_all | row | few, self.comparisons[0].caveats) for row in rows]
 
 
@@ -202,22 +216,26 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
     refuse_undefined(quantity, [task for row in tasks for task in row])
     points, drawn = _scores(tasks, quantity, split, groups, bootstrap, seed)           # (m, S), (R, m, S)
     apart = points[1:] - points[:1]
-    overall = _seeds_too(drawn, seed + 1)                                               # (R, m)
+    over_images, patients = drawn.mean(2), Patients(split)
+    stretched, why = patients.spread(over_images, points.mean(1), quantity)
+    overall = _seeds_too(drawn, seed + 1) + (stretched - over_images)                   # (R, m)
     means = overall[:, 1:] - overall[:, :1]
-    p_seeds = np.array([sign_flip(d) for d in apart])
-    p_images = far_side(means)
+    p_seeds, p_images = np.array([sign_flip(d) for d in apart]), far_side(means)
     corrected = holm(np.maximum(p_seeds, p_images))
-    ends = {share: np.nanpercentile(means, share, axis=0) for share in (2.5, 5, 95, 97.5)}
-    found = tuple(Planned(name, reference, quantity, apart[i], float(ends[2.5][i]), float(ends[97.5][i]),
-                          (float(ends[5][i]), float(ends[95][i])), float(p_seeds[i]), float(p_images[i]),
-                          float(corrected[i]), margin, len(split.labels), len(names),
-                          None if groups is None else len(np.unique(groups)), tuple(getattr(split, "caveats", ())))
-                  for i, name in enumerate(names))
-    over_seeds = apart.std(1, ddof=1) if S > 1 else np.full(len(names), np.nan)
-    low, high = np.nanpercentile(overall, (2.5, 97.5), axis=0)
-    scores = tuple(Mean(name, quantity, points[i], float(low[i]), float(high[i]), len(split.labels),
-                        tuple(getattr(split, "caveats", ()))) for i, name in enumerate((reference, *names)))
-    return Family(found, np.column_stack([over_seeds, np.nanstd(means, axis=0)]), scores)
+    n, caveats = len(split.labels), (*getattr(split, "caveats", ()), *patients.caveats)
+    in_groups = None if groups is None else len(np.unique(groups))
+
+    def comparison(i, name):
+        low, high, *inner = ends(means[:, i], (2.5, 97.5, 5, 95))
+        low, high = within(quantity, low, high, difference=True) if patients.known else (low, high)
+        return Planned(name, reference, quantity, apart[i], low, high, tuple(inner), float(p_seeds[i]),
+                       float(p_images[i]), float(corrected[i]), margin, n, len(names), in_groups, caveats, why)
+    scores = tuple(Mean(name, quantity, points[i], *within(quantity, *ends(overall[:, i])), n, caveats, why)
+                   for i, name in enumerate((reference, *names)))
+    unknown = np.full(len(names), np.nan)
+    spread = np.column_stack([apart.std(1, ddof=1) if S > 1 else unknown,
+                              unknown if why else np.nanstd(means, axis=0)])
+    return Family(tuple(comparison(i, name) for i, name in enumerate(names)), spread, scores)
 
 
 def _scores(tasks, quantity: str, split, groups, bootstrap: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

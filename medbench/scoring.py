@@ -16,6 +16,7 @@ BINS = 15
 PER_CLASS = ("sensitivity", "specificity", "auroc", "auprc")
 PRIOR_DEPENDENT = ("macro_auprc", "top1", "top5", "mcc", "kappa", "brier", "calibration_error", "majority_top1")
 OVERALL = ("balanced_accuracy", "macro_auroc", *PRIOR_DEPENDENT)
+LIMITS = {"mcc": (-1, 1), "kappa": (-1, 1), "brier": (0, 2)}                    # all other scores lie between 0 and 1
 
 
 class Task:

@@ -36,7 +36,7 @@ ORDER = [
     {"checks", "rows"}, {"config", "files", "_torchvision"}, {"experiment"}, {"machine", "records"}, {"results"},
     {"attention"}, {"backbone"}, {"models"},
     {"phantom", "readers"}, {"decoding"}, {"audit", "data"},
-    {"scoring"}, {"metrics"},
+    {"scoring"}, {"bootstrap"}, {"metrics"},
     {"classwise", "planned", "families", "calibration", "decisions", "recipe", "checkpoint", "distributed"},
     {"inference"}, {"loop"}, {"training"},
     {"survival"}, {"baselines"},
