@@ -10,7 +10,8 @@ sign-flip test asks how many ways to choose the signs of the $d_s$ give a sum as
 *images* give other scores, for all seeds alike: a bootstrap draws seeds and images together, whole patients where they
 are known. A comparison's p is the larger of the two, so a difference has to stand against both (an intersection-union
 test, Berger 1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the
-family at 5 %.
+family at about 5 %. Where patients are named and few, what they spread is stretched (`bootstrap.Patients`); equal models
+then had a winner in 2 to 8 % of simulated pairs with two to ten patients a class. A single patient makes no winner.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class Family:
         """The differences that would be found, in words: the smallest and the largest."""
         least, most = (pick(self.detectable, key=self.detectable.get) for pick in (min, max))
         if self.reason:
-            return f"No difference, however large, could be called one: {self.reason}."
+            return f"With so few patients no difference, however large, could be called one: {self.reason}."
         if math.isinf(self.detectable[most]):
             return "With so few seeds no difference, however large, could be called one."
         found = f"{self.detectable[least]:.1f} percentage points ({least})"

@@ -94,10 +94,12 @@ class Task:
     def worth(self, groups: np.ndarray) -> dict[str, np.ndarray]:
         r"""How many independent images would tell as much of each class as these, which are alike within their groups.
 
-        $n' = (z/t_{G-1})^2\,p(1-p)/v$ and at most n, with $v = \frac{G}{G-1}\sum_g (x_g - p\,n_g)^2/n^2$ over the G
-        groups, of which $x_g$ of $n_g$ images are right, z and t at 97.5 % (Korn & Graubard 1998, Surv. Methodol. 24,
-        193-201). Where all are right, all wrong, or of one group, nothing tells v: images of a group then count as
-        wholly alike, $n' = n^2/\sum n_g^2$.
+        $n' = (z/t_{G+1})^2\,n/d$ and at most n, z and t at 97.5 % (Korn & Graubard 1998, Surv. Methodol. 24, 193-201).
+        The design effect is $d = N v/p(1-p)$ with $v = \frac{G+2}{G+1}\sum_g (x_g - p\,n_g)^2/N^2$, over G groups, of
+        which $x_g$ of $n_g$ images are right, and two more of $m = \sum n_g^2/n$ images, one wholly right and one
+        wholly wrong; N and p are of all G + 2. Without these two, groups that are all right would tell nothing of d,
+        and a first error too much: they are the two successes and two failures of Agresti & Coull 1998 (Am. Stat. 52,
+        119-126), one of each as a group. A single group counts as one image.
 
         Args: `groups` (n,). Returns: `sensitivity` and `specificity`, n' of each class (k,), 0 where there is no image;
             `groups`, how many have images of the class (k,).
@@ -208,14 +210,14 @@ def _worth(hits: np.ndarray, sizes: np.ndarray) -> float:
     """Independent images that tell as much as groups of `sizes` images (G,) of which `hits` are right; see `Task`."""
     from scipy.stats import norm, t
     G, n = len(sizes), sizes.sum()
-    if not n:
-        return 0.0
-    p = hits.sum() / n
-    v = ((hits - p * sizes) ** 2).sum() / n**2 * G / max(1, G - 1)
-    if p in (0, 1) or G == 1:
-        return float(n**2 / (sizes**2).sum())
-    known = (norm.ppf(0.975) / t.ppf(0.975, G - 1)) ** 2
-    return float(min(n, known * p * (1 - p) / v)) if v else float(n)
+    if G < 2:
+        return float(G)
+    m = (sizes**2).sum() / n
+    hits, sizes = np.append(hits, (0, m)), np.append(sizes, (m, m))
+    N, p = sizes.sum(), hits.sum() / sizes.sum()
+    v = (G + 2) / (G + 1) * ((hits - p * sizes) ** 2).sum() / N**2
+    effect = v / (p * (1 - p) / N)
+    return float(min(n, n / effect * (norm.ppf(0.975) / t.ppf(0.975, G + 1)) ** 2))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

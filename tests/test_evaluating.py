@@ -232,10 +232,25 @@ def test_another_hospital_s_images_are_scored_without_any_to_train_on(study, tmp
     table = results.load(results.results_root()).set_index("name")
     assert table.loc["other.softmax.balanced_accuracy"].reason == "no image of class cyst in the split"
     assert all("for those of training" in "".join(said) for said in table.caveats)
+    assert row["caveats"].endswith("only 2 patients of class normal, tumour: intervals are uncertain")
     rows = {row["class"]: row for row in scored(run, source=other, per_class=True)}
     assert rows["cyst"]["support"] == 0 and np.isnan(rows["cyst"]["sensitivity"]) and rows["tumour"]["support"] == 12
     with pytest.raises(ValueError, match="balanced accuracy needs every class, but no test image is of cyst"):
         scored(study.runs, source=other, reference="softmax")
+
+
+def test_the_images_of_a_single_patient_have_no_interval_and_this_is_said(study, tmp_path, capsys):
+    source = manifest(tmp_path / "one", 12, seed=9, split="test")
+    why = "only 1 patient of class cyst, normal, tumour"
+    assert main(["evaluate", study.named["softmax", 0], "--data", source]) == 0
+    printed = capsys.readouterr()
+    assert f"balanced_accuracy has no interval: {why}." in printed.err.replace("\n", " ")
+    assert "[" not in printed.out and "nan" not in printed.out and f"{why}: intervals are uncertain" in printed.out
+    rows = {row["model"]: row for row in scored(study.runs, source=source, reference="softmax", bootstrap=50)}
+    said = capsys.readouterr().err
+    assert f"With so few patients no difference, however large, could be called one: {why}." in said
+    assert f"percentage points (no interval: {why}, 2 seeds, 12 images in 1 groups)" in said
+    assert rows["xca"]["verdict"] == "undecided" and rows["xca"]["p"] is None
 
 
 def test_decisions_and_answers_on_other_data_are_those_of_the_run_s_own_prior(study, tmp_path):

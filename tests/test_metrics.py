@@ -384,6 +384,49 @@ def test_intervals_of_a_class_cover_where_the_images_of_a_patient_are_alike():
     assert covered[:, 0].mean() >= 0.92 > 0.85 > covered[:, 1].mean(), covered.mean(0)
 
 
+def of_class(hits, sizes):
+    """The interval of a class whose patients have `sizes` images, of which `hits` are right."""
+    worth = scoring._worth(hits, sizes)
+    return classwise.wilson(hits.sum() / sizes.sum() * worth, worth)[1:]
+
+
+@pytest.mark.parametrize("patients, each", [(5, 20), (20, 10), (50, 4), (2, 3)])
+def test_one_error_hardly_moves_the_interval_of_a_class(patients, each):
+    """An error among patients who were all right says that their images are not wholly alike, which is worth a little;
+    it was worth 34 points in the lower limit while patients without errors counted as wholly alike."""
+    sizes = np.full(patients, each)
+    clean, one = of_class(sizes, sizes), of_class(sizes - np.eye(patients, dtype=int)[0], sizes)
+    assert clean[0] - 1 / patients < one[0] < clean[0] + 0.01 and 0.99 < one[1] <= 1
+    rng, rises = np.random.default_rng(0), []
+    for _ in range(100):
+        sizes = rng.integers(1, 2 * each, patients)
+        hits = rng.binomial(sizes, rng.choice([0.8, 1.0], patients))
+        if hits[0]:
+            rises.append(of_class(hits - np.eye(patients, dtype=int)[0], sizes)[0] - of_class(hits, sizes)[0])
+    assert max(rises) < 0.015, max(rises)
+
+
+def covering(patients, each, p, alike, count, rng):
+    """How often the interval of a class holds p, where images of a patient correlate as `alike` says."""
+    a, b, sizes = p * (1 - alike) / alike, (1 - p) * (1 - alike) / alike, np.full(patients, each)
+    found = [of_class(rng.binomial(each, rng.beta(a, b, patients)), sizes) for _ in range(count)]
+    return np.mean([low <= p <= high for low, high in found])
+
+
+def test_intervals_of_a_class_cover_where_most_patients_have_no_error():
+    """They were 86 % while patients without errors counted as wholly alike."""
+    assert covering(10, 20, 0.9, 0.5, 400, np.random.default_rng(0)) >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patients", [5, 10, 20, 50])
+def test_intervals_of_a_class_cover_in_many_settings(patients):
+    rng = np.random.default_rng(0)
+    found = {(each, p, alike): covering(patients, each, p, alike, 1000, rng)
+             for each in (5, 20) for p in (0.7, 0.9, 0.97) for alike in (0.1, 0.5, 0.9)}
+    assert min(found.values()) >= 0.93, min(found, key=found.get)
+
+
 @pytest.mark.parametrize("population", [False, True])
 def test_the_reliability_of_a_calibrated_model_lies_on_the_diagonal(population):
     rng, k, n = np.random.default_rng(0), 4, 40_000
