@@ -10,8 +10,8 @@ sign-flip test asks how many ways to choose the signs of the $d_s$ give a sum as
 *images* give other scores, for all seeds alike: a bootstrap draws seeds and images together, whole patients where they
 are known. A comparison's p is the larger of the two, so a difference has to stand against both (an intersection-union
 test, Berger 1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the
-family at about 5 %. Where patients are named and few, what they spread is stretched (`bootstrap.Patients`): of two equal
-models, on two to ten patients of each class, one was then called better in 2 to 7 % of simulated cases. A single
+family at about 5 %. Where patients are named and few, what they spread is stretched (`bootstrap.Patients`): of two
+equal models, on two to ten patients of each class, one was then called better in 2 to 7 % of simulated cases. A single
 patient makes no winner.
 """
 

@@ -1,7 +1,7 @@
 """Rows as `results.record` takes them: dicts with a quantity, a value and a unit. Plain Python.
 
-What lives here: `finding`, a sentence as a row; `interval`, its ends as fields, and `in_words`; `with_caveats`, what has
-to be said of the data, on a row of a record, and `caveat_column`, the same on a row of a table.
+What lives here: `finding`, a sentence as a row; `interval`, its ends as fields, and `in_words`; `with_caveats`, what
+has to be said of the data, on a row of a record, and `caveat_column`, the same on a row of a table.
 """
 
 from __future__ import annotations
