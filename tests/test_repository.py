@@ -43,7 +43,7 @@ ORDER = [
     {"counting", "cost", "latency", "viewing", "localisation", "faithfulness", "saliency", "mixing", "plots"},
     {"board", "places"}, {"grid"},
     {"peers", "scaling", "layers", "throughput", "crossing", "onnxfile", "export"}, {"contests", "runtimes"},
-    {"book"}, {"console", "commands", "finished", "evaluating", "measuring"}, {"options", "report"},
+    {"book"}, {"console", "commands", "measuring"}, {"finished"}, {"tested"}, {"evaluating"}, {"options", "report"},
     {"__main__"},
 ]
 # these take any model or table, so they may know nothing of ours but plain tools
