@@ -90,8 +90,7 @@ def evaluate(run: opt.Runs, data: opt.Source = "", subset: opt.Subset = "", ever
              record: opt.Chapter = "", form: opt.Form = "table"):
     """Score runs on test images.
 
-    With 95 % intervals, on the test set of the runs' own data or on that of others, which hold no other classes. A row
-    a run, or with --compare a row a model.
+    With 95 % intervals, on the test set of their own data or of others. A row a run, or with --compare a row a model.
     """
     console.show(evaluating.evaluate(
         run, data or None, subset=subset, every=every_image, bootstrap=bootstrap, with_baselines=baselines,

@@ -450,8 +450,9 @@ on_mri.tries()
 #
 # A patient has 13 slices on average, and they are alike: the test set is some forty patients rather than hundreds of images.
 # So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
-# can name. That is a guess at who belongs together. These numbers say that the code learns from real images. They do not say
-# which mechanism finds tumours.
+# can name. That is a guess at who belongs together. And a dozen runs a class are few, so what they spread is stretched as
+# Student's distribution has it. An earlier version of this page did not stretch it; in the right column, *linformer* was
+# then *better* too. These numbers say that the code learns from real images. They do not say which mechanism finds tumours.
 # ```
 #
 # ## Beside published scores
