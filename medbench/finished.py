@@ -120,11 +120,16 @@ def by_name(name: str, source: str | None, subset: str, every: bool) -> Finished
     source = data_source(source)
     if noted and source == noted.source and subset in ("", noted.subset):
         if every:
-            raise ValueError(f"run {folder.name} was trained on {source!r}; --every-image is for images that it never "
-                             f"saw: leave it out")
+            raise seen(folder.name, source)
         return Finished(folder, info, noted, noted)
     shape = {"img_size": info["model"]["img_size"][0], "in_chans": info["model"]["in_chans"]}
     return Finished(folder, info, noted, (noted or DataConfig(**shape)).replace(source=source, subset=subset))
+
+
+def seen(name: str, source: str) -> ValueError:
+    """The error where every image of a run's own data is asked for."""
+    return ValueError(f"run {name} was trained on {source!r}; --every-image is for images that it never saw: leave it "
+                      f"out")
 
 
 # --------------------------------------------------------------------------------------------- what can be compared

@@ -82,7 +82,7 @@ def survive(kills: int = 50, *, seed: int = 0, model: str = "softmax", workers: 
     context.set_forkserver_preload(["medbench.survival"])
     what = settings, model, workers
     try:
-        _start(context, place / "warm", what).join()                   # the server imports torch once
+        _start(context, place / "warm", what).join()                       # the server imports torch once
         whole, seconds = _whole(context, place / "whole", what)
         landed = runs = resumed = writing = 0
         different: list[str] = []

@@ -15,7 +15,7 @@ import numpy as np
 from . import readers
 from .data import Data, Split, cache_dir, load_data, load_test
 from .decoding import in_two_splits
-from .finished import Finished
+from .finished import Finished, seen
 from .recipe import evens_out
 
 CHANGED = "the data have changed since the training"
@@ -50,8 +50,7 @@ def images_of(run: Finished, every: bool) -> Images:
                          f"--data")
     if own is None and (moved := _moved(run)):
         if every:
-            raise ValueError(f"run {run.folder.name} was trained on {run.data.source!r}; --every-image is for images "
-                             f"that it never saw: leave it out")
+            raise seen(run.folder.name, run.data.source)
         own, home = moved, True
     intact = own is not None and own.fingerprint == run.info["data"]
     if home:

@@ -6,6 +6,10 @@ import errno
 import os
 import pickle
 import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +97,30 @@ def test_twenty_kills_at_random_moments_change_nothing(changes):
 def test_kills_change_nothing_in_a_resnet_whose_batches_others_prepare():
     outcome = survival.survive(8, seed=int.from_bytes(os.urandom(4), "big"), model="resnet50", workers=1, show=False)
     assert outcome.kills == 8 and outcome.different == () and outcome.resumed > 1
+
+
+@pytest.mark.slow
+def test_killed_trainings_leave_no_process_behind():
+    """Nor the workers that prepared their batches."""
+    call = [sys.executable, "-m", "medbench", "survive", "--kills", "3", "--model", "resnet50", "--workers", "1"]
+    process = subprocess.Popen(call, cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
+    assert process.wait(300) == 0
+    end = time.monotonic() + 30                              # a worker looks for its parent every few seconds
+    while (left := in_session(process.pid)) and time.monotonic() < end:
+        time.sleep(0.5)
+    for pid in left:
+        os.kill(pid, 9)
+    assert left == []
+
+
+def in_session(session):
+    """The numbers of processes of a session."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):                   # it ended meanwhile
+            state, _, _, sid = file.read_text().rpartition(")")[2].split()[:4]
+            found += [int(file.parent.name)] if int(sid) == session and state != "Z" else []
+    return found
 
 
 def test_the_harness_sees_a_run_that_ends_otherwise(monkeypatch):
