@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup book edition html chapter notebooks test test-full lint clean
+.PHONY: help setup book edition text html chapter notebooks test test-full lint clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PROFILE ?= laptop
@@ -38,6 +38,9 @@ chapter: $(INSTALLED)  ## execute one chapter: make chapter NAME=05_performer PR
 
 edition: $(INSTALLED)  ## take the executed chapters and their records over into book/, to be committed
 	@$(BOOK) edition --profile $(PROFILE) --device $(DEVICE)
+
+text: $(INSTALLED)  ## put changed text into the committed chapters; executes nothing
+	@$(BOOK) text
 
 html: $(INSTALLED)  ## render the committed edition; executes nothing
 	@$(BOOK) html

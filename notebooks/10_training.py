@@ -555,6 +555,8 @@ over_seeds("imbalance", book.device).choices()
 #
 # And the large models, {defined}`28 M parameters` at 224 px, the size of the study? One run of each takes two cores most of an hour
 # (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones: too few to come to rest.
+# This table has what was recorded when the chapter was executed. [The models at full size](../full-size.md) have a page of
+# their own, which takes in the runs of every machine as they come.
 
 # %%
 large = {label: over_seeds(name, book.device)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from medbench import records
 from medbench.book import execute, notebook, runner, stamps
-from medbench.book.assemble import assemble, render
+from medbench.book.assemble import assemble, render, unfit
 from medbench.book.chapters import Checkout
 
 FIRST = '''
@@ -161,6 +161,44 @@ def test_new_text_needs_no_execution(done):
     assert "This chapter counts" in page.cells[0].source
     assert [c.execution_count for c in page.cells if c.cell_type == "code"] == [1, 2, 3]
     assert execute.facts(page)["stamp"] == stamps.stamp(done, "01_first")
+
+
+@pytest.fixture
+def elsewhere(done):
+    """The same project with an edition that another machine made."""
+    for name in GRAPH:
+        page = nbformat.read(done.executed(name), as_version=4)
+        page.metadata["medbench"] |= {"stamp": stamps.stamp(done, name, committed=True, device="old-machine"),
+                                      "device": "old-machine"}
+        write(done.executed(name, committed=True), notebook.text_of(page))
+    return done
+
+
+def test_new_text_in_another_machines_edition_needs_no_execution(elsewhere, capsys):
+    runner.text(elsewhere)
+    assert "no text changed" in capsys.readouterr().out
+    edit(elsewhere.root / "notebooks/01_first.py", "It counts", "This chapter counts")
+    with pytest.raises(ValueError, match="make notebooks"):
+        runner.text(elsewhere)
+    notebook.sync(elsewhere)
+    page = execute.read(elsewhere, "01_first", committed=True)
+    assert unfit(elsewhere, "01_first", page, committed=True) == ["its text changed"]
+    runner.text(elsewhere)
+    assert capsys.readouterr().out == "new text in 01_first\n"
+    page = execute.read(elsewhere, "01_first", committed=True)
+    assert "This chapter counts" in page.cells[0].source and page.metadata["medbench"]["device"] == "old-machine"
+    assert [c.execution_count for c in page.cells if c.cell_type == "code"] == [1, 2, 3]
+    assert unfit(elsewhere, "01_first", page, committed=True) == []
+
+
+def test_new_text_around_old_code_is_refused(elsewhere):
+    before = elsewhere.executed("01_first", committed=True).read_bytes()
+    edit(elsewhere.root / "notebooks/01_first.py", "It counts", "This chapter counts")
+    edit(elsewhere.root / "notebooks/02_second.py", "print(mb.cost)", "print(mb.results)")
+    notebook.sync(elsewhere)
+    with pytest.raises(ValueError, match="run `make edition`:\n  02_second: its code changed$"):
+        runner.text(elsewhere)
+    assert elsewhere.executed("01_first", committed=True).read_bytes() == before
 
 
 @pytest.mark.parametrize("module, first, second", [

@@ -216,9 +216,21 @@ def test_small_campaigns_share_their_runs_with_the_chapter():
 
 def test_one_training_cannot_have_two_seeds():
     with pytest.raises(ValueError, match="names 2 seeds"):
-        commands.campaign("breastmnist", "0,1", "cpu", False)
+        commands.campaign("breastmnist", "0,1", [], "cpu", False)
     with pytest.raises(ValueError, match="campaign is 'all'.*allowed|wanted"):
-        commands.campaign("all", "", "cpu", False)
+        commands.campaign("all", "", [], "cpu", False)
+
+
+@pytest.mark.parametrize("name, seeds", [("small-mri", ""), ("imbalance", ""), ("paper-mri", "0,1"), ("real-mri", "")])
+def test_a_part_of_the_models_is_refused_where_they_are_compared(name, seeds):
+    with pytest.raises(ValueError, match=f"a part of {name}, .* one seed of curves, paper-mri, paper-phantom"):
+        commands.campaign(name, seeds, ["softmax"], "cpu", False)
+
+
+def test_some_models_alone_are_trained(monkeypatch):
+    monkeypatch.setattr(campaigns, "run", lambda name, *, campaigns, seeds, **_: [(campaigns[name].models, seeds)])
+    assert commands.campaign("paper-mri", "3", ["xca,window"], "cpu", False) == [(("xca", "window"), [3])]
+    assert commands.campaign("paper-mri", "", [], "cpu", False) == [(CAMPAIGNS["paper-mri"].models, None)]
 
 
 def test_a_failed_training_is_said_behind_the_others(go, monkeypatch):

@@ -19,8 +19,8 @@ import yaml
 from .. import files
 from . import notebook as nb
 from .chapters import Checkout
-from .execute import ANSI, ChapterFailed, facts, read
-from .stamps import stale, stamp
+from .execute import ANSI, ChapterFailed, due, facts, read
+from .stamps import stale
 
 NOT_CLINICAL = "For research and teaching, not for clinical use."
 
@@ -89,22 +89,18 @@ def _chapters(place: Checkout, committed: bool) -> dict[str, bytes]:
         if notebook is not None:
             found[f"book/chapters/{name}.ipynb"] = nb.text_of(decorate(name, notebook)).encode()
     if bad:
-        command = "make edition" if committed else "make book"
-        raise ChapterFailed("These chapters cannot go into the book; run `" + command + "`:\n  " + "\n  ".join(bad))
+        command = "`make edition`, or `make text` where only text changed" if committed else "`make book`"
+        raise ChapterFailed(f"These chapters cannot go into the book; run {command}:\n  " + "\n  ".join(bad))
     return found
 
 
 def unfit(place: Checkout, name: str, notebook, committed: bool = False) -> list[str]:
-    """Why a chapter may not be rendered: never executed, an error in it, cells that did not run, or stale.
-
-    The committed edition is measured by its own device and profile, and by the text of its source too.
+    """Why a chapter may not be rendered: never executed, an error in it, cells that did not run, or stale text or code.
     """
     if notebook is None:
         return ["never executed"]
     noted = facts(notebook).get("stamp", {})
-    device = noted.get("device") if committed else None
-    seen = Checkout(place.root, noted.get("profile", place.profile), place.device, place.graph) if committed else place
-    reason = stale(noted, stamp(seen, name, committed, device), prose=True)
+    reason = stale(noted, due(place, name, noted, committed), prose=True)
     return nb.complaints(notebook) + ([reason] if reason else [])
 
 

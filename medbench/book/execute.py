@@ -86,7 +86,7 @@ def execute_all(place: Checkout, names=None, force: bool = False) -> dict[str, f
             reason = "asked for" if force else why(place, name)
             head = f"[{number:2d}/{len(names)}] {name}"
             if reason is None:
-                _renew_text(place, name)
+                renew_text(place, name)
                 print(f"{head}: unchanged", flush=True)
             else:
                 rest = [expected(place, n) for n in names[number - 1:]]
@@ -114,13 +114,27 @@ def _alone(path: Path):
         lock.release()
 
 
-def _renew_text(place: Checkout, name: str) -> None:
-    """Put changed text around the outputs of an execution that still stands."""
-    old, now = read(place, name), stamp(place, name)
-    if stale(facts(old)["stamp"], now, prose=True):
-        new = nb.weave(old, nbformat.read(place.notebook(name), as_version=nbformat.NO_CONVERT))
-        new.metadata["medbench"]["stamp"] = now
-        files.write_bytes(place.executed(name), nb.text_of(new).encode())
+def due(place: Checkout, name: str, noted: dict, committed: bool = False) -> dict:
+    """The stamp that a chapter would get now. The committed edition is measured by its own device and profile.
+
+    Args: `noted`: the stamp that it has.
+    """
+    if not committed:
+        return stamp(place, name)
+    seen = Checkout(place.root, noted.get("profile", place.profile), place.device, place.graph)
+    return stamp(seen, name, committed, noted.get("device"))
+
+
+def renew_text(place: Checkout, name: str, committed: bool = False) -> bool:
+    """Put changed text around the outputs of an execution that still stands; whether there was any."""
+    old = read(place, name, committed)
+    now = due(place, name, facts(old)["stamp"], committed)
+    if not stale(facts(old)["stamp"], now, prose=True):
+        return False
+    new = nb.weave(old, nbformat.read(place.notebook(name), as_version=nbformat.NO_CONVERT))
+    new.metadata["medbench"]["stamp"] = now
+    files.write_bytes(place.executed(name, committed), nb.text_of(new).encode())
+    return True
 
 
 def expected(place: Checkout, name: str) -> float | None:

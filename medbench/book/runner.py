@@ -1,4 +1,4 @@
-"""The commands behind the Makefile: build the book, make it the edition, render it, run one chapter, check prose.
+"""The commands behind the Makefile: build the book, make it the edition, renew its text, render it, check prose.
 
 What lives here, top to bottom: one function for each command; `main`, the command line `python -m medbench.book`.
 """
@@ -15,7 +15,8 @@ from .. import config, files, records
 from . import notebook as nb
 from .assemble import assemble, output, render
 from .chapters import Checkout
-from .execute import ChapterFailed, clock, execute_all
+from .execute import ChapterFailed, clock, due, execute_all, facts, read, renew_text
+from .stamps import stale
 
 EXAMPLES = """Examples:
   python -m medbench book build
@@ -66,6 +67,21 @@ def _later(committed: Path, made: Path) -> bool:
     return committed.exists() and (records.read(committed).created or "") > (records.read(made).created or "")
 
 
+def text(place: Checkout) -> None:
+    """Put changed text around the outputs of the committed chapters, on any machine; nothing is executed.
+
+    Raises: ValueError: chapters whose code, modules or records changed too, before anything is written.
+    """
+    _same_twins(place)
+    noted = {name: facts(read(place, name, committed=True)).get("stamp", {}) for name in place.chapters}
+    reasons = {name: stale(old, due(place, name, old, committed=True)) for name, old in noted.items()}
+    bad = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    if bad:
+        raise ValueError("More than text changed in these chapters; run `make edition`:\n  " + "\n  ".join(bad))
+    changed = [name for name in place.chapters if renew_text(place, name, committed=True)]
+    print("\n".join(f"new text in {name}" for name in changed) or "no text changed")
+
+
 def html(place: Checkout) -> None:
     """Render the committed edition; nothing is executed."""
     begun = time.monotonic()
@@ -111,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     """`python -m medbench.book COMMAND`; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m medbench book", description=__doc__.splitlines()[0],
                                      epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["build", "edition", "html", "chapter", "notebooks", "lint"])
+    parser.add_argument("command", choices=["build", "edition", "text", "html", "chapter", "notebooks", "lint"])
     parser.add_argument("name", nargs="?", help="the chapter, such as 05_performer")
     parser.add_argument("--profile", default="laptop", choices=list(config.PROFILES))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")

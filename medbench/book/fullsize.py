@@ -1,0 +1,136 @@
+r"""The page on the models at full size: what any machine recorded of the 28 M models, beside the small ones.
+
+    ```{fullsize} paper-mri small-mri
+    ```
+
+What lives here, top to bottom: `Line`, one model at both sizes; `beside`, which makes them from records; `said`, what
+stands out in words; the directive that puts table and words into a page.
+
+The table is made while the book is rendered. So a run shows as soon as its records are there, without a chapter being
+executed again, and the runs of one campaign may come from several machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from .. import results
+from .campaigns import CAMPAIGNS, SAME, Campaign
+from .seeds import CALLED, NOT_RUN, READ, SCORE, SPREAD, Seeds
+from .tables import ABSENT, in_words, of_one_device, with_interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """A model at both sizes.
+
+    `small`: its mean over seeds with interval, in words; `seeds`: its lowest and highest run, `None` without records;
+    `large`: the record of its one run at full size, a row of `results.load()`; `core_hours` that this took.
+    """
+
+    model: str
+    small: str
+    seeds: tuple[float, float] | None
+    large: object | None = None
+    core_hours: float | None = None
+
+    @property
+    def where(self) -> str | None:
+        """`above`, `within` or `below` all small runs of the same model; `None` where either size is not recorded."""
+        if self.large is None or self.seeds is None:
+            return None
+        low, high = self.seeds
+        return "above" if self.large.value > high else "below" if self.large.value < low else "within"
+
+    def cells(self) -> list[str]:
+        """The line of the table."""
+        span = ABSENT if self.seeds is None else "\u2013".join(f"{score:.3f}" for score in self.seeds)
+        if self.large is None:
+            return [self.model, self.small, span, NOT_RUN, ABSENT]
+        score = with_interval(self.large.value, self.large.low, self.large.high, 3)
+        return [self.model, self.small, span, score, f"{self.core_hours:.1f}"]
+
+
+def beside(table, large: Campaign, small: Campaign) -> list[Line]:
+    """A line for each model of a campaign of one seed, beside the campaign of the small models.
+
+    Args: `table`: rows of `results.load()`. Of a model that several machines trained, the run counts of the machine
+        that has most; the small models are those of one machine, as in chapter 10.
+    """
+    runs = table[(table.chapter == large.chapter) & (table.seed == large.seeds[0])]
+    order = runs.device.value_counts().index
+    of_small = table[table.chapter == small.chapter]
+    seeds = Seeds(small, (of_one_device(of_small) if len(of_small) else of_small).reindex(columns=READ))
+    page = seeds.page() if len(seeds.rows) else None
+
+    def line(model: str) -> Line:
+        mean = NOT_RUN if page is None else page.loc[model, CALLED[SAME]]
+        values = seeds.runs(SAME, model).value
+        spread = (values.min(), values.max()) if page is not None and page.loc[model, SPREAD[SAME]] != ABSENT else None
+        for device in order:
+            found = runs[runs.device == device].set_index("name")
+            prefix = f"{large.data}.{SAME}.{model}"
+            if f"{prefix}.{SCORE}" in found.index:
+                hours = found.loc[f"{prefix}.training_cpu_seconds", "value"] / 3600
+                return Line(model, mean, spread, found.loc[f"{prefix}.{SCORE}"], hours)
+        return Line(model, mean, spread)
+    return [line(model) for model in large.models]
+
+
+# --------------------------------------------------------------------------------------------- in words
+BEYOND = {"above": "scored above all small runs of the same model", "within": "within the range of its small runs",
+          "below": "below all of them"}
+
+
+def said(lines: list[Line], campaign: Campaign) -> list[str]:
+    """What stands out, a sentence each: who scored beyond its small runs, how and where they were trained, what holds
+    for the data, what is missing."""
+    found = {line.model: line for line in lines if line.large is not None}
+    left = [line.model for line in lines if line.large is None]
+    command = f"python -m medbench campaign {campaign.name}"
+    if not found:
+        return [f"None of them was trained yet: `{command}`."]
+    compared = {model: line.where for model, line in found.items() if line.where}
+    first, devices = next(iter(found.values())).large, {model: line.large.device for model, line in found.items()}
+    where = in_words(devices, {device: f"on `{device}`" for device in dict.fromkeys(devices.values())})
+    words = [f"At full size, {in_words(compared, BEYOND)}."] if compared else []
+    words.append(f"One run each over {int(first.images):,} images, {int(first.epochs)} epochs, in {first.precision}; "
+                 f"trained: {where}.")
+    caveats = first.get("caveats")
+    words += [f"About these data: {'; '.join(caveats)}."] if isinstance(caveats, list) else []
+    words += [f"Not run yet: {', '.join(left)} (`{command} --models {','.join(left)}`)."] if left else []
+    return words
+
+
+def markdown(lines: list[Line], campaign: Campaign) -> list[str]:
+    """Table and words as MyST Markdown."""
+    head = ["model", "small: mean over seeds", "small: its runs", "full size: one run", "core hours"]
+    rows = [head, ["---"] * len(head), *(line.cells() for line in lines)]
+    return [*(f"| {' | '.join(row)} |" for row in rows), "", " ".join(said(lines, campaign))]
+
+
+# --------------------------------------------------------------------------------------------- the directive
+class FullSize(SphinxDirective):
+    """`{fullsize} LARGE SMALL`: two campaigns of the same data beside each other."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """The table and what is said of it; the page is read anew each time, for its records may be new."""
+        self.env.note_reread()
+        large, small = (CAMPAIGNS[name] for name in self.arguments)
+        table = results.load(Path(self.env.srcdir) / "book" / "results")
+        holder = nodes.container(classes=["from-record"])
+        self.state.nested_parse(StringList(markdown(beside(table, large, small), large)), self.content_offset, holder)
+        return holder.children
+
+
+def setup(app):
+    """Register the directive with Sphinx."""
+    app.add_directive("fullsize", FullSize)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,79 @@
+"""The page on the models at full size: runs of any machine beside the small ones, and what is missing is said."""
+
+import pytest
+
+from medbench import results
+from medbench.book import fullsize
+from medbench.book.campaigns import Campaign
+
+MODELS = ("softmax", "xca", "window", "resnet50")
+SMALL = Campaign("small", "10_small", models=(*MODELS, "none"), seeds=(0, 1, 2), tuned=0)
+LARGE = Campaign("large", "10_large", "paper", models=MODELS, seeds=(0,), tuned=0)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Small models of one machine: each scored .50, .51 and .52."""
+    small = tmp_path / "old-machine" / "10_small.json"
+    for name in SMALL.models:
+        for seed in SMALL.seeds:
+            results.record(f"phantom.same.{name}", score(0.5 + seed / 100), to=small, seed=seed)
+        results.record(f"phantom.same.{name}.mean", score(0.51, low=0.5, high=0.53), to=small, seeds=3)
+    return tmp_path
+
+
+def score(value, **more):
+    return {"quantity": "balanced_accuracy", "value": value, "unit": "1", **more}
+
+
+def trained(root, device, name, value, seed=0, **context):
+    rows = [score(value, low=value - 0.1, high=value + 0.1),
+            {"quantity": "training_cpu_seconds", "value": 5400.0, "unit": "s"}]
+    results.record(f"phantom.same.{name}", rows, to=root / device / "10_large.json", seed=seed, images=18000, epochs=3,
+                   precision="bfloat16", **context)
+
+
+def page(root):
+    return fullsize.markdown(fullsize.beside(results.load(root), LARGE, SMALL), LARGE)
+
+
+def test_without_a_run_there_is_the_command_and_no_number(root):
+    lines = page(root)
+    assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | not run | - |" in lines
+    assert lines[-1] == "None of them was trained yet: `python -m medbench campaign large`."
+
+
+def test_a_run_lies_above_within_or_below_the_small_ones(root):
+    for name, value in (("softmax", 0.53), ("xca", 0.52), ("window", 0.49)):
+        trained(root, "old-machine", name, value)
+    lines = page(root)
+    assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | 0.530 [0.430, 0.630] | 1.5 |" in lines
+    assert "softmax scored above all small runs of the same model; xca within the range of its small runs; window " \
+           "below all of them." in lines[-1]
+    assert "Not run yet: resnet50 (`python -m medbench campaign large --models resnet50`)." in lines[-1]
+    assert "18,000 images, 3 epochs, in bfloat16; trained: softmax, xca, window on `old-machine`." in lines[-1]
+
+
+def test_runs_of_several_machines_stand_in_one_table(root):
+    trained(root, "new-machine", "softmax", 0.53)
+    trained(root, "new-machine", "xca", 0.6, caveats=["drawn"])
+    trained(root, "old-machine", "xca", 0.4)
+    trained(root, "old-machine", "window", 0.45)
+    trained(root, "other-machine", "window", 0.46, seed=1)                 # not the campaign's seed
+    found = {line.model: line for line in fullsize.beside(results.load(root), LARGE, SMALL)}
+    assert {name: line.large.device for name, line in found.items() if line.large is not None} == \
+        {"softmax": "new-machine", "xca": "new-machine", "window": "old-machine"}
+    assert found["xca"].large.value == 0.6 and found["window"].large.value == 0.45
+    words = page(root)[-1]
+    assert "softmax, xca on `new-machine`; window on `old-machine`" in words
+
+
+def test_what_holds_for_the_data_is_said(root):
+    trained(root, "new-machine", "softmax", 0.53, caveats=["no patient ids: slice-level split"])
+    assert "About these data: no patient ids: slice-level split." in page(root)[-1]
+
+
+def test_without_small_models_nothing_is_compared(tmp_path):
+    trained(tmp_path, "new-machine", "softmax", 0.53)
+    lines = page(tmp_path)
+    assert "| softmax | not run | - | 0.530 [0.430, 0.630] | 1.5 |" in lines and "above" not in lines[-1]
