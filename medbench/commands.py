@@ -211,16 +211,17 @@ def refuse_failed(rows: list[dict]) -> None:
 
 def campaign(name: str, seeds: str, models: list[str], device: str, again: bool) -> list[dict]:
     """One of the long runs, by its name; with one seed also some of its models alone."""
-    from .book import campaigns, real
+    from .book import campaigns, fullsize, real
     one_of("campaign", name, CAMPAIGNS)
     chosen = seeds_in(seeds) if seeds else None
     once = {"real-mri": real.MRI, "breastmnist": real.BREAST}
-    single = [c.name for c in campaigns.CAMPAIGNS.values() if len(c.seeds) == 1]
+    known = campaigns.CAMPAIGNS | fullsize.LARGE
+    single = [c.name for c in known.values() if len(c.seeds) == 1]
     if models and (name not in single or len(chosen or ()) > 1):
         raise ValueError(f"--models would train a part of {name}, whose models are compared over several seeds: all or "
                          f"none; it goes with one seed of {', '.join(single)}")
     if name not in once:
-        whole = campaigns.CAMPAIGNS[name]
+        whole = known[name]
         part = dataclasses.replace(whole, models=tuple(model_names(models))) if models else whole
         return campaigns.run(name, device=device, seeds=chosen, again=again, campaigns={name: part})
     if chosen and len(chosen) > 1:

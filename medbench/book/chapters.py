@@ -14,12 +14,12 @@ from ..checks import one_of
 
 STUDY = "study-2022/*"
 SCORES, COSTS, TIMES = "*/10_training", "*/11_cost", "*/12_latency"
-CAMPAIGNS = ("*/10_seeds_*", "*/10_curves", "*/10_imbalance")
+CAMPAIGNS = ("*/10_seeds_*", "*/10_curves", "*/10_imbalance", "*/10_paper_*")
 SHOWN = (STUDY, SCORES, COSTS, TIMES)
 
 # chapter -> the result files it reads, as patterns of device/chapter; its own file of this device is never among them.
-# The order is the order of execution: the mechanism chapters show what 10 to 12 record. The models at full size, in
-# 10_paper_*, are on a page of their own, which is made while the book is rendered.
+# The order is the order of execution: the mechanism chapters show what 10 to 12 record. No chapter reads those of the
+# models at full size, 15_*: their page takes them in while the book is rendered.
 CHAPTERS: dict[str, tuple[str, ...]] = {
     "01_data": ("*/01_check",),
     "02_backbone": (STUDY,),
@@ -34,7 +34,7 @@ CHAPTERS: dict[str, tuple[str, ...]] = {
     "08_window": SHOWN,
     "09_resnet50": SHOWN,
     "13_saliency": (STUDY, SCORES, "*/13_saliency"),
-    "14_results": ("*/0*", "*/10_[!p]*", "*/11_*", "*/12_*", "*/13_*", STUDY),          # all but 10_paper_*
+    "14_results": (STUDY, *(f"*/{number:02d}_*" for number in range(1, 14))),
 }
 
 

@@ -6,7 +6,10 @@ r"""Numbers and sentences in prose, taken from records while the book is built.
     {sentence}`14_results:verdict.linformer`                         a computed text
     {defined}`95 %`                                                  a number that is a definition, not a measurement
 
-What lives here, top to bottom: the three roles; what stands in them (`parse`); how a record becomes words (`say`).
+and a directive, a table of the models at full size beside the small ones: `{fullsize} paper-mri` in a fence.
+
+What lives here, top to bottom: the three roles; the directive; what stands in a role (`parse`); how a record becomes
+words (`say`).
 Options follow the name, each after a `|`, in any order: a format (`.1%`, `.3f`, `.2f M` with an SI prefix), `±` (the
 95 % interval), `n` (the count in place of the value), `bare` (no unit), `seed=0`. A missing record fails the build.
 """
@@ -18,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxRole
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from .. import results
 from ..records import Record
@@ -83,8 +87,26 @@ class DefinedRole(SphinxRole):
         return [nodes.inline(self.rawtext, self.text)], []
 
 
+class FullSize(SphinxDirective):
+    """`{fullsize}`: the table of a campaign, from the records of all machines."""
+
+    required_arguments = 1
+
+    def run(self):
+        """The table and what is said of it. The page is read anew each time, for there may be new records."""
+        from . import fullsize
+        self.env.note_reread()
+        campaign = fullsize.LARGE[self.arguments[0]]
+        lines = fullsize.beside(results.load(Path(self.env.srcdir) / "book" / "results"), campaign,
+                                fullsize.BESIDE[campaign.name])
+        holder = nodes.container()
+        self.state.nested_parse(StringList(fullsize.markdown(lines, campaign)), self.content_offset, holder)
+        return holder.children
+
+
 def setup(app):
-    """Register the roles with Sphinx."""
+    """Register the roles and the directive with Sphinx."""
+    app.add_directive("fullsize", FullSize)
     for name, role in (("value", ValueRole()), ("sentence", SentenceRole()), ("defined", DefinedRole())):
         app.add_role(name, role)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
