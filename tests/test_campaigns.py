@@ -230,7 +230,7 @@ def test_a_part_of_the_models_is_refused_where_they_are_compared(name, seeds):
 def test_some_models_alone_are_trained(monkeypatch):
     monkeypatch.setattr(campaigns, "run", lambda name, *, campaigns, seeds, **_: [(campaigns[name].models, seeds)])
     assert commands.campaign("paper-mri", "3", ["xca,window"], "cpu", False) == [(("xca", "window"), [3])]
-    assert commands.campaign("paper-mri", "", [], "cpu", False) == [(CAMPAIGNS["paper-mri"].models, None)]
+    assert commands.campaign("curves", "", [], "cpu", False) == [(CAMPAIGNS["curves"].models, None)]
 
 
 def test_a_failed_training_is_said_behind_the_others(go, monkeypatch):

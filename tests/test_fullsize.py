@@ -2,9 +2,10 @@
 
 import pytest
 
-from medbench import results
+from medbench import commands, results
 from medbench.book import fullsize
-from medbench.book.campaigns import Campaign
+from medbench.book.campaigns import CAMPAIGNS, Campaign
+from medbench.config import MODELS as SEVEN
 
 MODELS = ("softmax", "xca", "window", "resnet50")
 SMALL = Campaign("small", "10_small", models=(*MODELS, "none"), seeds=(0, 1, 2), tuned=0)
@@ -77,3 +78,19 @@ def test_without_small_models_nothing_is_compared(tmp_path):
     trained(tmp_path, "new-machine", "softmax", 0.53)
     lines = page(tmp_path)
     assert "| softmax | not run | - | 0.530 [0.430, 0.630] | 1.5 |" in lines and "above" not in lines[-1]
+
+
+@pytest.mark.parametrize("name, rate", [("paper-mri", 8.84e-5), ("paper-phantom", 1.25e-4)])
+def test_the_large_models_are_trained_as_the_page_says(name, rate, monkeypatch):
+    campaign = fullsize.LARGE[name]
+    small, large = (c.experiment("xca", 3).on(3, 2076 if "mri" in name else 18000)
+                    for c in (fullsize.BESIDE[name], campaign))
+    assert name in commands.CAMPAIGNS and campaign.models == SEVEN and campaign.seeds == (0,)
+    assert (large.model.preset, large.model.img_size) == ("paper", (224, 224))
+    assert large.training.lr == pytest.approx(rate, rel=1e-3) and large.training.lr < small.training.lr / 5
+    for field in ("epochs", "batch_size", "weight_decay", "warmup", "clip_grad", "loss", "flip", "shift", "seed"):
+        assert getattr(large.training, field) == getattr(small.training, field), field
+    asked = {}
+    monkeypatch.setattr("medbench.book.campaigns.run", lambda name, *, campaigns, **_: asked.update(campaigns))
+    commands.campaign(name, "", [], "cpu", False)
+    assert asked == {name: campaign} and CAMPAIGNS[name] != campaign

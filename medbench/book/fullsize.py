@@ -30,7 +30,8 @@ def large_rate(batch: int) -> float:
 
 
 def _large(name: str, chapter: str, of: RealSet | None, batch: int, **changes) -> Campaign:
-    """One seed of each model, on as many images as the small models see: half an hour to an hour and more on two cores."""
+    """One seed of each model, on as many images as the small ones see: half an hour to an hour and more on two cores.
+    """
     changes = {"num_train": 18000, "epochs": 3, "batch_size": batch, "lr": large_rate(batch)} | changes
     return Campaign(name, chapter, "paper", of, MODELS, seeds=(0,), tuned=0, changes=tuple(changes.items()))
 
