@@ -49,10 +49,10 @@ def test_a_run_lies_above_within_or_below_the_small_ones(root):
         trained(root, "old-machine", name, value)
     lines = page(root)
     assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | 0.530 [0.430, 0.630] | 1.5 |" in lines
-    assert "softmax scored above all small runs of the same model; xca within the range of its small runs; window " \
-           "below all of them." in lines[-1]
+    assert "softmax scored above all small runs of the same model; xca scored within the range of the small runs; " \
+           "window scored below all small runs." in lines[-1]
     assert "Not run yet: resnet50 (`python -m medbench campaign large --models resnet50`)." in lines[-1]
-    assert "18,000 images, 3 epochs, in bfloat16; trained: softmax, xca, window on `old-machine`." in lines[-1]
+    assert "3 times over 18,000 images: softmax, xca, window on `old-machine` in bfloat16." in lines[-1]
 
 
 def test_runs_of_several_machines_stand_in_one_table(root):
@@ -66,7 +66,7 @@ def test_runs_of_several_machines_stand_in_one_table(root):
         {"softmax": "new-machine", "xca": "new-machine", "window": "old-machine"}
     assert found["xca"].large.value == 0.6 and found["window"].large.value == 0.45
     words = page(root)[-1]
-    assert "softmax, xca on `new-machine`; window on `old-machine`" in words
+    assert "softmax, xca on `new-machine` in bfloat16; window on `old-machine` in bfloat16." in words
 
 
 def test_what_holds_for_the_data_is_said(root):

@@ -100,8 +100,8 @@ def beside(table, large: Campaign, small: Campaign) -> list[Line]:
 
 
 # --------------------------------------------------------------------------------------------- in words
-BEYOND = {"above": "scored above all small runs of the same model", "within": "within the range of its small runs",
-          "below": "below all of them"}
+BEYOND = {"above": "scored above all small runs of the same model",
+          "within": "scored within the range of the small runs", "below": "scored below all small runs"}
 
 
 def said(lines: list[Line], campaign: Campaign) -> list[str]:
@@ -113,11 +113,11 @@ def said(lines: list[Line], campaign: Campaign) -> list[str]:
     if not found:
         return [f"None of them was trained yet: `{command}`."]
     compared = {model: line.where for model, line in found.items() if line.where}
-    first, devices = next(iter(found.values())).large, {model: line.large.device for model, line in found.items()}
-    where = in_words(devices, {device: f"on `{device}`" for device in dict.fromkeys(devices.values())})
+    first = next(iter(found.values())).large
+    places = {model: f"on `{line.large.device}` in {line.large.precision}" for model, line in found.items()}
     words = [f"At full size, {in_words(compared, BEYOND)}."] if compared else []
-    words.append(f"One run each over {int(first.images):,} images, {int(first.epochs)} epochs, in {first.precision}; "
-                 f"trained: {where}.")
+    words.append(f"One run each, {int(first.epochs)} times over {int(first.images):,} images: "
+                 f"{in_words(places, {place: place for place in places.values()})}.")
     caveats = first.get("caveats")
     words += [f"About these data: {'; '.join(caveats)}."] if isinstance(caveats, list) else []
     words += [f"Not run yet: {', '.join(left)} (`{command} --models {','.join(left)}`)."] if left else []
