@@ -27,8 +27,8 @@ def score(value, **more):
     return {"quantity": "balanced_accuracy", "value": value, "unit": "1", **more}
 
 
-def trained(root, device, name, value, seed=0, **context):
-    rows = [score(value, low=value - 0.1, high=value + 0.1),
+def trained(root, device, name, value, seed=0, best=3, **context):
+    rows = [score(value, low=value - 0.1, high=value + 0.1), {"quantity": "best_epoch", "value": best, "unit": "1"},
             {"quantity": "training_cpu_seconds", "value": 5400.0, "unit": "s"}]
     results.record(f"phantom.same.{name}", rows, to=root / device / "10_large.json", seed=seed, images=18000, epochs=3,
                    precision="bfloat16", **context)
@@ -41,7 +41,7 @@ def page(root):
 def test_without_a_run_there_is_the_command_and_no_number(root):
     lines = page(root)
     assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | not run | - |" in lines
-    assert lines[-1] == "None of them was trained yet: `python -m medbench campaign large`."
+    assert lines[-1] == "- None of them was trained yet: `python -m medbench campaign large`."
 
 
 def test_a_run_lies_above_within_or_below_the_small_ones(root):
@@ -50,9 +50,9 @@ def test_a_run_lies_above_within_or_below_the_small_ones(root):
     lines = page(root)
     assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | 0.530 [0.430, 0.630] | 1.5 |" in lines
     assert "softmax scored above all small runs of the same model; xca scored within the range of the small runs; " \
-           "window scored below all small runs." in lines[-1]
-    assert "Not run yet: resnet50 (`python -m medbench campaign large --models resnet50`)." in lines[-1]
-    assert "3 times over 18,000 images: softmax, xca, window on `old-machine` in bfloat16." in lines[-1]
+           "window scored below all small runs." in "\n".join(lines)
+    assert "Not run yet: resnet50 (`python -m medbench campaign large --models resnet50`)." in "\n".join(lines)
+    assert "3 times over 18,000 images: softmax, xca, window on `old-machine` in bfloat16." in "\n".join(lines)
 
 
 def test_runs_of_several_machines_stand_in_one_table(root):
@@ -60,24 +60,31 @@ def test_runs_of_several_machines_stand_in_one_table(root):
     trained(root, "new-machine", "xca", 0.6, caveats=["drawn"])
     trained(root, "old-machine", "xca", 0.4)
     trained(root, "old-machine", "window", 0.45)
-    trained(root, "other-machine", "window", 0.46, seed=1)                 # not the campaign's seed
+    trained(root, "other-machine", "resnet50", 0.46, seed=1)               # not the campaign's seed
     found = {line.model: line for line in fullsize.beside(results.load(root), LARGE, SMALL)}
     assert {name: line.large.device for name, line in found.items() if line.large is not None} == \
         {"softmax": "new-machine", "xca": "new-machine", "window": "old-machine"}
     assert found["xca"].large.value == 0.6 and found["window"].large.value == 0.45
-    words = page(root)[-1]
+    words = "\n".join(page(root))
     assert "softmax, xca on `new-machine` in bfloat16; window on `old-machine` in bfloat16." in words
+
+
+def test_who_was_still_learning_is_said(root):
+    trained(root, "new-machine", "softmax", 0.53, best=2)
+    assert "last epoch" not in "\n".join(page(root))
+    trained(root, "new-machine", "xca", 0.53)
+    assert "The last epoch was the best, so it was perhaps too early to stop: xca." in "\n".join(page(root))
 
 
 def test_what_holds_for_the_data_is_said(root):
     trained(root, "new-machine", "softmax", 0.53, caveats=["no patient ids: slice-level split"])
-    assert "About these data: no patient ids: slice-level split." in page(root)[-1]
+    assert "About these data: no patient ids: slice-level split." in "\n".join(page(root))
 
 
 def test_without_small_models_nothing_is_compared(tmp_path):
     trained(tmp_path, "new-machine", "softmax", 0.53)
     lines = page(tmp_path)
-    assert "| softmax | not run | - | 0.530 [0.430, 0.630] | 1.5 |" in lines and "above" not in lines[-1]
+    assert "| softmax | not run | - | 0.530 [0.430, 0.630] | 1.5 |" in lines and "above" not in "\n".join(lines)
 
 
 @pytest.mark.parametrize("name, rate", [("paper-mri", 8.84e-5), ("paper-phantom", 1.25e-4)])

@@ -47,7 +47,8 @@ class Line:
     """A model at both sizes.
 
     `small`: its mean over seeds with interval, in words; `seeds`: its lowest and highest run, `None` without records;
-    `large`: the record of its one run at full size, a row of `results.load()`; `core_hours` that this took.
+    `large`: the record of its one run at full size, a row of `results.load()`; `core_hours` that this took; its
+    `best_epoch` on validation.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Line:
     seeds: tuple[float, float] | None
     large: object | None = None
     core_hours: float | None = None
+    best_epoch: int | None = None
 
     @property
     def where(self) -> str | None:
@@ -93,8 +95,8 @@ def beside(table, large: Campaign, small: Campaign) -> list[Line]:
             found = runs[runs.device == device].set_index("name")
             prefix = f"{large.data}.{SAME}.{model}"
             if f"{prefix}.{SCORE}" in found.index:
-                hours = found.loc[f"{prefix}.training_cpu_seconds", "value"] / 3600
-                return Line(model, mean, spread, found.loc[f"{prefix}.{SCORE}"], hours)
+                seconds, best = (found.value[f"{prefix}.{name}"] for name in ("training_cpu_seconds", "best_epoch"))
+                return Line(model, mean, spread, found.loc[f"{prefix}.{SCORE}"], seconds / 3600, int(best))
         return Line(model, mean, spread)
     return [line(model) for model in large.models]
 
@@ -105,8 +107,8 @@ BEYOND = {"above": "scored above all small runs of the same model",
 
 
 def said(lines: list[Line], campaign: Campaign) -> list[str]:
-    """What stands out, a sentence each: who scored beyond its small runs, how and where they were trained, what holds
-    for the data, what is missing."""
+    """What stands out, a sentence each: who scored beyond the small runs, how and where they were trained, who was
+    perhaps still learning, what holds for the data, what is missing."""
     found = {line.model: line for line in lines if line.large is not None}
     left = [line.model for line in lines if line.large is None]
     command = f"python -m medbench campaign {campaign.name}"
@@ -118,6 +120,8 @@ def said(lines: list[Line], campaign: Campaign) -> list[str]:
     words = [f"At full size, {in_words(compared, BEYOND)}."] if compared else []
     words.append(f"One run each, {int(first.epochs)} times over {int(first.images):,} images: "
                  f"{in_words(places, {place: place for place in places.values()})}.")
+    late = [model for model, line in found.items() if line.best_epoch == line.large.epochs]
+    words += [f"The last epoch was the best, so it was perhaps too early to stop: {', '.join(late)}."] if late else []
     caveats = first.get("caveats")
     words += [f"About these data: {'; '.join(caveats)}."] if isinstance(caveats, list) else []
     words += [f"Not run yet: {', '.join(left)} (`{command} --models {','.join(left)}`)."] if left else []
@@ -128,4 +132,4 @@ def markdown(lines: list[Line], campaign: Campaign) -> list[str]:
     """Table and words as MyST Markdown."""
     head = ["model", "small: mean over seeds", "small: its runs", "full size: one run", "core hours"]
     rows = [head, ["---"] * len(head), *(line.cells() for line in lines)]
-    return [*(f"| {' | '.join(row)} |" for row in rows), "", " ".join(said(lines, campaign))]
+    return [*(f"| {' | '.join(row)} |" for row in rows), "", *(f"- {words}" for words in said(lines, campaign))]
