@@ -51,7 +51,7 @@ def test_a_run_lies_above_within_or_below_the_small_ones(root):
     assert "| softmax | 0.510 [0.500, 0.530] | 0.500\u20130.520 | 0.530 [0.430, 0.630] | 1.5 |" in lines
     assert "softmax scored above all small runs of the same model; xca scored within the range of the small runs; " \
            "window scored below all small runs." in "\n".join(lines)
-    assert "Not run yet: resnet50 (`python -m medbench campaign large --models resnet50`)." in "\n".join(lines)
+    assert "Not run yet: resnet50 (`python -m medbench campaign large`)." in "\n".join(lines)
     assert "3 times over 18,000 images: softmax, xca, window on `old-machine` in bfloat16." in "\n".join(lines)
 
 

@@ -124,7 +124,7 @@ def said(lines: list[Line], campaign: Campaign) -> list[str]:
     words += [f"The last epoch was the best, so it was perhaps too early to stop: {', '.join(late)}."] if late else []
     caveats = first.get("caveats")
     words += [f"About these data: {'; '.join(caveats)}."] if isinstance(caveats, list) else []
-    words += [f"Not run yet: {', '.join(left)} (`{command} --models {','.join(left)}`)."] if left else []
+    words += [f"Not run yet: {', '.join(left)} (`{command}`)."] if left else []
     return words
 
 
