@@ -313,7 +313,7 @@ def campaign(name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(
     seeds, at the recipe's learning rate and at their own: small-mri and small-phantom. Learning curves. The 28 M
     models. Most take hours, and the same command goes on wherever it was broken off.
     """
-    console.show(commands.campaign(name, seeds, list(model), device, again), form)
+    console.show(commands.campaign(name, seeds, model, device, again), form)
 
 
 @command("""ceiling

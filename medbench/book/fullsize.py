@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..config import MODELS
 from .campaigns import CAMPAIGNS, SAME, Campaign
 from .real import MRI, RealSet
-from .seeds import CALLED, NOT_RUN, READ, SCORE, SPREAD, Seeds
+from .seeds import CALLED, NOT_RUN, READ, SCORE, Seeds
 from .tables import ABSENT, in_words, of_one_device, with_interval
 
 
@@ -85,15 +85,14 @@ def beside(table, large: Campaign, small: Campaign) -> list[Line]:
     order = runs.device.value_counts().index
     of_small = table[table.chapter == small.chapter]
     seeds = Seeds(small, (of_one_device(of_small) if len(of_small) else of_small).reindex(columns=READ))
-    page = seeds.page() if len(seeds.rows) else None
+    page, several = seeds.page() if len(seeds.rows) else None, len(seeds.common()) > 1
 
     def line(model: str) -> Line:
         mean = NOT_RUN if page is None else page.loc[model, CALLED[SAME]]
-        values = seeds.runs(SAME, model).value
-        spread = (values.min(), values.max()) if page is not None and page.loc[model, SPREAD[SAME]] != ABSENT else None
+        values, prefix = seeds.runs(SAME, model).value, f"{large.data}.{SAME}.{model}"
+        spread = (values.min(), values.max()) if several else None
         for device in order:
             found = runs[runs.device == device].set_index("name")
-            prefix = f"{large.data}.{SAME}.{model}"
             if f"{prefix}.{SCORE}" in found.index:
                 seconds, best = (found.value[f"{prefix}.{name}"] for name in ("training_cpu_seconds", "best_epoch"))
                 return Line(model, mean, spread, found.loc[f"{prefix}.{SCORE}"], seconds / 3600, int(best))
