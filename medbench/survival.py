@@ -175,7 +175,7 @@ def train(cache: Path, settings: TrainingConfig, model: str = "softmax", workers
     """
     loop.CHECKPOINT_SECONDS = 0.0
     loop.Loop._step = _noting_the_first(loop.Loop._step, cache / FIRST)
-    multiprocessing.set_start_method("fork", force=True)     # workers then end with this process, if it is killed
+    multiprocessing.set_start_method("fork", force=True)     # a server of this process would import torch for each
     tqdm.set_lock(threading.RLock())                         # by default a semaphore, which a kill would leave behind
     data = patterns()
     shape = {} if model == "resnet50" else TINY
