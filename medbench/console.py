@@ -82,6 +82,8 @@ def show(rows: list[dict], form: str = "table", stream=None) -> None:
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    elif not rows:
+        print("nothing to show", file=stream)
     else:
         bounds = {f"{column}_{end}" for column in columns for end in ("low", "high")}
         shared = {row.get("caveats") for row in rows}

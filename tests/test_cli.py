@@ -171,6 +171,13 @@ def test_a_table_puts_the_interval_behind_its_value():
                                               "b                   -", "c                   0"]
 
 
+@pytest.mark.parametrize("form, said", [("table", "nothing to show"), ("json", "[]"), ("csv", "")])
+def test_no_rows_are_no_error(form, said):
+    stream = io.StringIO()
+    console.show([], form, stream)
+    assert stream.getvalue().strip() == said
+
+
 def test_caveats_of_all_rows_stand_once_below_the_table_and_in_each_row_of_a_file():
     rows, said = [{"model": name, "caveats": "no patient ids"} for name in "ab"], []
     for rows_, form in ((rows, "table"), (rows, "csv"), ([*rows, {"model": "c"}], "table")):
