@@ -481,8 +481,8 @@ benchmark.beside_published(breast)
 #
 # ## What else could change the answer?
 #
-# Four more things, each with one figure or table: how many images there are, what is done about rare classes, how large the
-# models are, and which quality is asked for.
+# Three more things, each with one figure or table: how many images there are, what is done about rare classes, and which
+# quality is asked for. A fourth, how large the models are, has [a page of its own](../full-size.md).
 #
 # ### Who is hungry for data?
 #
@@ -550,22 +550,6 @@ over_seeds("imbalance", book.device).choices()
 #
 # So the recipe of this chapter is not the best one for rare classes. It was fixed before these runs, and it is the same for
 # all models; that keeps the comparison fair and the scores lower than they could be.
-#
-# ### At full size
-#
-# And the large models, {defined}`28 M parameters` at 224 px, the size of the study? One run of each takes two cores most of an hour
-# (`campaign paper-mri`, `campaign paper-phantom`), so they see as many images as the small ones: too few to come to rest.
-# This table has what was recorded when the chapter was executed. [The models at full size](../full-size.md) have a page of
-# their own, which takes in the runs of every machine as they come.
-
-# %%
-large = {label: over_seeds(name, book.device)
-         for label, name in {"real MRI": "paper-mri", "phantom": "paper-phantom"}.items()}
-pd.DataFrame({label: found.page()["the recipe's rate"] if len(found.rows)
-              else pd.Series({"any model": found.state()}) for label, found in large.items()})
-
-# %% [markdown]
-# One seed each cannot rank them. Where the table has numbers, it shows how far the large models come by the same recipe.
 #
 # ### Do the probabilities mean what they say?
 #

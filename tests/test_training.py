@@ -557,6 +557,14 @@ def test_images_from_elsewhere_get_their_own_rate_and_shift_unless_asked_otherwi
     assert experiment.Experiment.preset("small", "xca").training.lr == config.TrainingConfig().lr
 
 
+@pytest.mark.parametrize("asked, rate", [({}, 1.25e-4), ({"batch_size": 512}, 5e-4), ({"lr": 7e-4}, 7e-4),
+                                         ({"source": "scans/manifest.csv"}, 8.84e-5)])
+def test_large_models_get_a_rate_that_goes_with_the_batch_unless_asked_otherwise(asked, rate):
+    large, small = (experiment.Experiment.preset(preset, "xca", **asked).training for preset in ("paper", "small"))
+    assert large.lr == pytest.approx(rate, rel=1e-3)
+    assert large.replace(lr=small.lr, epochs=small.epochs) == small
+
+
 @pytest.mark.parametrize("loss", config.LOSSES)
 def test_a_model_begins_by_answering_the_prior(loss):
     prior = np.array([0.6, 0.3, 0.1])

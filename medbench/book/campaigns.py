@@ -77,7 +77,6 @@ class Campaign:
         return found.replace(training=found.training.replace(lr=found.training.lr * factor))
 
 
-# the large models see as many images as the small ones, which takes two cores three quarters of an hour each
 CAMPAIGNS = {c.name: c for c in (
     Campaign("small-mri", "10_seeds_mri", of=MRI),
     Campaign("small-phantom", "10_seeds_phantom"),
@@ -85,10 +84,6 @@ CAMPAIGNS = {c.name: c for c in (
     Campaign("imbalance", "10_imbalance", models=("softmax", "resnet50"), seeds=(0, 1), tuned=0,
              choices=(("cross_entropy", ()), ("balanced_sampling", (("sampling", "balanced"),)),
                       *((loss, (("loss", loss),)) for loss in ("class_weights", "logit_adjustment", "focal")))),
-    Campaign("paper-mri", "10_paper_mri", "paper", MRI, MODELS, (0,), 0,
-             changes=(("num_train", 18000), ("epochs", 3))),
-    Campaign("paper-phantom", "10_paper_phantom", "paper", None, MODELS, (0,), 0,
-             changes=(("num_train", 18000), ("num_val", 1000), ("epochs", 3))),
 )}
 
 
@@ -237,7 +232,7 @@ class _Going:
         rows += [{"quantity": "training_cpu_seconds", "value": done["cpu_seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},
                  {"quantity": SELECTION, "value": chosen_epoch(done)[SELECTION], "unit": "1"},
-                 _decisions(Task(job.logits, opened.test, prior))]
+                 *_losses(done["history"], opened), _decisions(Task(job.logits, opened.test, prior))]
         rows = [with_caveats(row, opened.caveats) for row in rows]
         results.record(f"{self.campaign.data}.{recipe}.{job.name}",
                        _Printed(rows, self.prints(job) | {"images": opened.fingerprint}), to=self.to,
@@ -288,6 +283,15 @@ class _Printed:
     def rows(self) -> list[dict]:
         """As they were given."""
         return self.lines
+
+
+def _losses(history: list[dict], opened: data.Data) -> list[dict]:
+    """How well each epoch fitted the training images, and the validation images after it."""
+    kept = {"train_loss": ("loss", opened.train, "Mean loss of the steps of the last epoch"),
+            "val_loss": ("val_loss", opened.val, "Cross-entropy on the validation images after the last epoch")}
+    return [{"quantity": quantity, "value": history[-1][key], "unit": "1", "n": len(split),
+             "samples": [epoch[key] for epoch in history], "text": f"{text}; the samples are all epochs."}
+            for quantity, (key, split, text) in kept.items()]
 
 
 def _decisions(task: Task) -> dict:

@@ -14,7 +14,7 @@ from ..checks import one_of
 
 STUDY = "study-2022/*"
 SCORES, COSTS, TIMES = "*/10_training", "*/11_cost", "*/12_latency"
-CAMPAIGNS = ("*/10_seeds_*", "*/10_curves", "*/10_imbalance", "*/10_paper_*")
+CAMPAIGNS = ("*/10_seeds_*", "*/10_curves", "*/10_imbalance")
 SHOWN = (STUDY, SCORES, COSTS, TIMES)
 
 # chapter -> the result files it reads, as patterns of device/chapter; its own file of this device is never among them.

@@ -9,10 +9,9 @@ executed again, and the runs of one campaign may come from several machines.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from ..config import MODELS
+from ..config import MODELS, PROFILES
 from .campaigns import CAMPAIGNS, SAME, Campaign
 from .real import MRI, RealSet
 from .seeds import CALLED, NOT_RUN, READ, SCORE, Seeds
@@ -20,24 +19,15 @@ from .tables import ABSENT, in_words, of_one_device, with_interval
 
 
 # --------------------------------------------------------------------------------------------- what is trained
-def large_rate(batch: int) -> float:
-    r"""The highest learning rate: $5 \cdot 10^{-4} \sqrt{b / 512}$ for b images a step.
-
-    DeiT (Touvron et al. 2021) takes 5e-4 at 512 images; Adam's rate goes with the square root (Malladi et al. 2022). No
-    score chose it. At the small models' rate, eleven times as high on real MRI, softmax fell to a constant answer.
-    """
-    return 5e-4 * math.sqrt(batch / 512)
-
-
-def _large(name: str, chapter: str, of: RealSet | None, batch: int, **changes) -> Campaign:
+def _large(name: str, chapter: str, of: RealSet | None) -> Campaign:
     """One seed of each model, on as many images as the small ones see: half an hour to an hour and more on two cores.
     """
-    changes = {"num_train": 18000, "epochs": 3, "batch_size": batch, "lr": large_rate(batch)} | changes
-    return Campaign(name, chapter, "paper", of, MODELS, seeds=(0,), tuned=0, changes=tuple(changes.items()))
+    seen = {name: getattr(PROFILES["laptop"], name) for name in ("num_train", "num_val", "epochs")}
+    return Campaign(name, chapter, "paper", of, MODELS, seeds=(0,), tuned=0, changes=tuple(seen.items()))
 
 
-LARGE = {c.name: c for c in (_large("paper-mri", "15_paper_mri", MRI, 16),
-                             _large("paper-phantom", "15_paper_phantom", None, 32, num_val=1000))}
+LARGE = {c.name: c for c in (_large("paper-mri", "15_paper_mri", MRI),
+                             _large("paper-phantom", "15_paper_phantom", None))}
 BESIDE = {"paper-mri": CAMPAIGNS["small-mri"], "paper-phantom": CAMPAIGNS["small-phantom"]}
 
 
