@@ -182,6 +182,8 @@ def test_a_curve_has_a_point_for_each_size_and_as_many_images_are_seen(go):
         record = found[f"phantom.n{size}.softmax.balanced_accuracy", 0]
         assert record["context"]["images"] == size
         assert record["context"]["epochs"] == 24 / size                      # as many steps
+        for loss in (found[f"phantom.n{size}.softmax.{quantity}", 0] for quantity in ("train_loss", "val_loss")):
+            assert loss["value"] == loss["samples"][-1] and len(set(loss["samples"])) == 24 / size
     assert CAMPAIGNS["curves"].epochs(500) == 108 and CAMPAIGNS["curves"].epochs(4000) == 14
 
 
