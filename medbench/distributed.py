@@ -1,7 +1,7 @@
 """The processes of one training: one alone, or several that `torchrun` started and Hugging Face accelerate sets up.
 
 What lives here, top to bottom: `World`, one process alone; `Group`, several; `world`, which of them, checked against
-what was asked for; batch normalisation over all processes.
+what was asked for; batch normalisation over all processes; `end_with_parent`, for those that a process starts itself.
 
 Each process computes its share of every batch, and the gradients are summed, so that the batch, the order of images and
 the steps are those of one process; only sums are rounded otherwise.
@@ -10,7 +10,9 @@ the steps are those of one process; only sums are rounded otherwise.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import threading
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -233,3 +235,14 @@ def with_shared_norms(model: nn.Module) -> nn.Module:
             raise ValueError(f"{type(module).__name__} has no form for several processes; train this model with "
                              f"processes=1, or with LayerNorm or BatchNorm2d")
     return model
+
+
+# --------------------------------------------------------------------------------------------- a process and its parent
+def end_with_parent(_: int = 0) -> None:
+    """Let this process end as soon as the one that started it is gone: who is killed must not leave work behind.
+
+    torch's own workers look at their parent's number now and then. But they learn it late: a parent that is killed
+    while they start leaves them behind for ever, and one whose workers come from a fork server always does.
+    """
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -10,9 +10,6 @@ state that was ever kept, and ends the same.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import threading
 import time
 from pathlib import Path
 
@@ -23,7 +20,7 @@ from torch import nn
 from . import checkpoint, recipe
 from .config import TrainingConfig
 from .data import Data, Split, to_input
-from .distributed import OWN_STORE, World
+from .distributed import OWN_STORE, World, end_with_parent
 from .files import progress as bar
 from .files import read_json, write_json
 from .inference import in_chans, predict
@@ -304,21 +301,11 @@ class Batches(torch.utils.data.Dataset):
     def ahead(self, end: int):
         """The images of the steps from the first to the end, on the device; prepared by `workers` if there are any."""
         loader = torch.utils.data.DataLoader(self, batch_size=None, sampler=range(self.first, end),
-                                             num_workers=self.workers, worker_init_fn=_ends_with_its_parent,
+                                             num_workers=self.workers, worker_init_fn=end_with_parent,
                                              generator=torch.Generator(),
                                              pin_memory=self.world.device.type == "cuda")
         for images in loader:
             yield images.to(self.world.device, non_blocking=True)
-
-
-def _ends_with_its_parent(_: int) -> None:
-    """In a worker: a thread that ends it as soon as the training is gone, if that was killed.
-
-    torch's workers ask for their parent's number now and then, but learn that number late: a training killed while they
-    start leaves them behind for ever, and one whose workers come from a fork server always does.
-    """
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 # --------------------------------------------------------------------------------------------- scores and failures

@@ -12,14 +12,12 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import machine, recipe
+from . import distributed, machine, recipe
 from .config import TrainingConfig
 from .experiment import Experiment
 from .files import SEEN_LATE, environment
@@ -104,7 +102,7 @@ class Here(Place):
         """A process of its own for each: what one leaves in memory, or dies of, is no matter to the next."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_in_process, args=(theirs, os.getpid(), experiment, logits))
+        process = context.Process(target=_in_process, args=(theirs, experiment, logits))
         with environment(GLIBC_TUNABLES=KEEP_MEMORY):
             process.start()
         theirs.close()
@@ -125,22 +123,15 @@ class Here(Place):
         return found
 
 
-def _in_process(pipe, parent: int, experiment: Experiment, logits: bool) -> None:
+def _in_process(pipe, experiment: Experiment, logits: bool) -> None:
     """What a process of `Here` does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)             # an interrupt is for the parent, which then ends this one
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    distributed.end_with_parent()
     try:
         answer = Answer(logits=_work(experiment, logits))
     except Exception as error:
         answer = _failure(error)
     pipe.send(answer)
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent is gone: whoever is killed must not leave trainings behind."""
-    while os.getppid() == parent:
-        time.sleep(2)
-    os._exit(1)
 
 
 # --------------------------------------------------------------------------------------------- Ray
