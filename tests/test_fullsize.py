@@ -35,7 +35,10 @@ def trained(root, device, name, value, seed=0, best=3, **context):
 
 
 def page(root):
-    return fullsize.markdown(fullsize.beside(results.load(root), LARGE, SMALL), LARGE)
+    """Lines of the page; its cells are never broken."""
+    lines = fullsize.markdown(fullsize.beside(results.load(root), LARGE, SMALL), LARGE)
+    assert all(" " not in cell.strip() for line in lines[2:] if line.startswith("|") for cell in line.split("|"))
+    return [line.replace("\u00a0", " ") for line in lines]
 
 
 def test_without_a_run_there_is_the_command_and_no_number(root):

@@ -120,5 +120,6 @@ def said(lines: list[Line], campaign: Campaign) -> list[str]:
 def markdown(lines: list[Line], campaign: Campaign) -> list[str]:
     """Table and words as MyST Markdown."""
     head = ["model", "small: mean over seeds", "small: its runs", "full size: one run", "core hours"]
-    rows = [head, ["---"] * len(head), *(line.cells() for line in lines)]
+    cells = [[cell.replace(" ", "\u00a0") for cell in line.cells()] for line in lines]      # an interval is not broken
+    rows = [head, ["---"] * len(head), *cells]
     return [*(f"| {' | '.join(row)} |" for row in rows), "", *(f"- {words}" for words in said(lines, campaign))]
