@@ -4,7 +4,8 @@ What lives here, top to bottom: how a configuration is changed and fingerprinted
 `TrainingConfig`; `PRESETS` (how large a model is); `PROFILES` (how much a chapter does). `experiment.Experiment` holds
 one of each configuration.
 
-A **preset** sizes a model, a **profile** sizes a chapter. Neither changes what the code does.
+A **preset** sizes a model, a **profile** sizes a chapter. Neither changes what the code does, but that the largest
+models learn at a rate of their own (`experiment.large_rate`).
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def model_config(name: str, preset: str = "paper", setting: str = "faithful", nu
 # --------------------------------------------------------------------------------------------- profiles
 @dataclass(frozen=True)
 class Profile(Config):
-    """How much a chapter does. A profile changes sizes only, never what is done.
+    """How much a chapter does. A profile changes sizes, and never what is done.
 
     `preset` sizes the models that are trained; `cost_preset` those whose costs and latency are measured. Each training
     takes `threads` of the processor (0: all), and as many run at a time as there is room for.

@@ -244,5 +244,10 @@ def end_with_parent(_: int = 0) -> None:
     torch's own workers look at their parent's number now and then. But they learn it late: a parent that is killed
     while they start leaves them behind for ever, and one whose workers come from a fork server always does.
     """
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent, number = multiprocessing.parent_process(), os.getppid()
+
+    def watch():
+        while parent.is_alive() and os.getppid() == number:  # a fork of the parent may hide its end from the first
+            parent.join(2.0)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()

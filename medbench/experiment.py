@@ -67,14 +67,13 @@ class Experiment(Config):
         data |= _take(DataConfig, overrides)
         threads = 0 if profile is None else size.threads
         few = {} if overrides.get("source", "phantom") == "phantom" else FEW_IMAGES
-        training = {"epochs": size.epochs, "threads": threads, "seed": seed} | few
         chosen = _take(TrainingConfig, overrides)
-        if preset == "paper":
-            training["lr"] = large_rate((few | chosen).get("batch_size", TrainingConfig.batch_size))
-        training |= chosen
+        training = TrainingConfig(**{"epochs": size.epochs, "threads": threads, "seed": seed} | few | chosen)
+        if preset == "paper" and "lr" not in chosen:
+            training = training.replace(lr=large_rate(training.batch_size))
         rest = {name: value for name, value in overrides.items()
-                if name in shape or name not in data and name not in training}
-        return cls(_model(model, preset, seed, rest), DataConfig(**data), TrainingConfig(**training))
+                if name in shape or name not in data and name not in chosen}
+        return cls(_model(model, preset, seed, rest), DataConfig(**data), training)
 
 
 def profile_of(preset: str, name: str | None = None) -> str:

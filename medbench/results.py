@@ -196,23 +196,20 @@ def _model_in(prefix: str) -> str | None:
 
 # --------------------------------------------------------------------------------------------- read
 def files(*roots: Path) -> list[ResultFile]:
-    """All result files below some folders; of two for the same device and chapter, the one written later."""
+    """All result files below some folders; of two for the same device and chapter, the one in the later folder."""
     found = {}
     for root in roots or (edition_root(), results_root()):
         for path in sorted(Path(root).glob("*/*.json")):
-            file, place = read(path), (path.parent.name, path.stem)
-            if place not in found or (file.created or "") >= (found[place].created or ""):
-                found[place] = file
-    return [file for _, file in sorted(found.items())]
+            found[path.parent.name, path.stem] = path
+    return [read(path) for _, path in sorted(found.items())]
 
 
 def load(*roots: Path):
     """Every record as one row of a tidy table.
 
     Args:
-        roots: folders that hold `<device>/<chapter>.json`; the committed ones and those made here if none is given.
-            Of two files for the same device and chapter the one written later counts, of equals that of the later
-            folder.
+        roots: folders that hold `<device>/<chapter>.json`; the committed ones and then those made here if none is
+            given. A later folder's file takes the place of an earlier one's for the same device and chapter.
     Returns:
         DataFrame with a record's fields, `device`, `chapter`, `profile`, and a column for each key of the contexts.
     """

@@ -56,7 +56,8 @@ verdicts.summary(found)
 
 # %% [markdown]
 # The large models were timed, but they are not ranked by their scores. That is a weakness, stated here and not hidden: on a
-# device without a GPU they cannot be trained until their validation score no longer rises. What one short run of each reached is in chapter 10.
+# device without a GPU they cannot be trained until their validation score no longer rises. What one short run of each
+# reached is on [a page of its own](../full-size.md).
 #
 # ## Is there a winner?
 

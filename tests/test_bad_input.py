@@ -75,6 +75,8 @@ def test_models(call, named, no_memory):
     (lambda: DataConfig(num_train=20.5), ["num_train is 20.5", "whole number from 1"]),
     (lambda: TrainingConfig(epochs=1.5), ["epochs is 1.5", "whole number from 1"]),
     (lambda: TrainingConfig(batch_size=2.5), ["batch_size is 2.5", "whole number from 1"]),
+    (lambda: Experiment.preset("paper", "xca", batch_size=-1), ["batch_size is -1", "whole number from 1"]),
+    (lambda: Experiment.preset("paper", "xca", batch_size="abc"), ["batch_size is 'abc'", "whole number from 1"]),
     (lambda: TrainingConfig(threads=-1), ["threads is -1", "whole number from 0"]),
     (lambda: TrainingConfig(betas=1), ["betas is 1", "two numbers"]),
     (lambda: TrainingConfig(betas=(0.9, 2)), ["betas is 2", "from 0 to 1"]),

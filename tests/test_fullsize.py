@@ -103,4 +103,4 @@ def test_the_large_models_are_trained_as_the_page_says(name, rate, monkeypatch):
     asked = {}
     monkeypatch.setattr("medbench.book.campaigns.run", lambda name, *, campaigns, **_: asked.update(campaigns) or [{}])
     commands.campaign(name, "", [], "cpu", False)
-    assert asked == {name: campaign} and large.training.epochs * (2076 if "mri" in name else 18000) in (53976, 54000)
+    assert asked == {name: campaign} and large.training.epochs == (26 if "mri" in name else 3)

@@ -233,15 +233,6 @@ def test_load_is_one_tidy_table_and_the_later_folder_wins(roots):
     assert "context" not in table.columns
 
 
-@pytest.mark.parametrize("edition, made, counts", [("2026-01-01", "2026-02-01", 2.0), ("2026-02-01", "2026-01-01", 1.0),
-                                                    ("2026-01-01", "2026-01-01", 2.0)])
-def test_of_two_files_of_one_device_the_one_written_later_counts(roots, edition, made, counts):
-    for root, moment in zip(roots, (edition, made)):
-        to = root / machine.device_name() / "12_latency.json"
-        write(to, read(to).model_copy(update={"created": moment}))
-    assert results.value("latency.softmax.latency.b1", roots=roots) == counts
-
-
 def test_load_of_nothing_is_an_empty_table(tmp_path):
     table = results.load(tmp_path)
     assert len(table) == 0 and "quantity" in table.columns

@@ -109,7 +109,7 @@ def unwatched(*what):
 @pytest.mark.parametrize("trains", ["survival.train", "unwatched"])
 def test_killed_trainings_leave_no_process_behind(trains):
     """Nor the workers that prepared their batches, however early the kill."""
-    code = (f"import test_survival as here; from test_survival import survival, unwatched; survival.train = {trains}; "
+    code = (f"from test_survival import survival, unwatched; survival.train = {trains}; "
             f"assert survival.survive(3, model='resnet50', workers=1, show=False).kills == 3")
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, start_new_session=True)
     assert process.wait(300) == 0

@@ -119,7 +119,7 @@ def planned(device, model, verdict, seeds, value=-3.0, data="phantom", recipe="s
     chapter = {"phantom": "10_seeds_phantom", "brain-tumor-mri": "10_seeds_mri"}[data]
     results.record(f"{data}.planned.{recipe}.{model}", row, to=device / f"{chapter}.json")
     large = row | {"value": 9.0, "context": text | {"seeds": 1, "verdict": "better"}}  # another size
-    results.record(f"{data}.planned.same.{model}", large, to=device / f"{chapter.replace('seeds', 'paper')}.json")
+    results.record(f"{data}.planned.same.{model}", large, to=device / f"{chapter.replace('10_seeds', '15_paper')}.json")
 
 
 def again(device):

@@ -110,8 +110,7 @@ class Seeds:
             for recipe in self._recipes():
                 seeds = self._of_common(recipe, name)
                 line[CALLED[recipe]] = self._mean(recipe, name)
-                if len(self.campaign.seeds) > 1:
-                    line[SPREAD[recipe]] = f"{seeds.min():.3f}\u2013{seeds.max():.3f}" if len(seeds) > 1 else ABSENT
+                line[SPREAD[recipe]] = f"{seeds.min():.3f}\u2013{seeds.max():.3f}" if len(seeds) > 1 else ABSENT
             if TUNED in self._recipes():
                 line["its rate"] = self._multiple(name)
             order[name] = self._of_common(SAME, name).mean()
@@ -130,9 +129,6 @@ class Seeds:
         row = self.by_name.get(f"{self.campaign.data}.{recipe}.{name}.mean.{SCORE}")
         if row is not None and self._whole(row, recipe):
             return with_interval(row["value"], row["low"], row["high"], 3)
-        done = self.runs(recipe, name)
-        if len(done) == len(self.campaign.seeds) == 1:
-            return with_interval(*done.iloc[0][["value", "low", "high"]], 3)
         found = self._of_common(recipe, name)
         return f"{found.mean():.3f} ({self.state(recipe)})" if len(found) else NOT_RUN
 
