@@ -106,12 +106,15 @@ def unwatched(*what):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trains", ["survival.train", "unwatched"])
-def test_killed_trainings_leave_no_process_behind(trains):
+@pytest.mark.parametrize("call", [
+    ["-m", "medbench", "survive", "--kills", "3", "--model", "resnet50", "--workers", "1"],
+    ["-c", "from test_survival import survival, unwatched; survival.train = unwatched; "
+           "assert survival.survive(3, model='resnet50', workers=1, show=False).kills == 3"]],
+    ids=["command", "unwatched"])
+def test_killed_trainings_leave_no_process_behind(call):
     """Nor the workers that prepared their batches, however early the kill."""
-    code = (f"from test_survival import survival, unwatched; survival.train = {trains}; "
-            f"assert survival.survive(3, model='resnet50', workers=1, show=False).kills == 3")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent, start_new_session=True)
+    process = subprocess.Popen([sys.executable, *call], cwd=Path(__file__).parent, start_new_session=True,
+                               stderr=subprocess.DEVNULL)
     assert process.wait(300) == 0
     end = time.monotonic() + 30
     while (left := in_session(process.pid)) and time.monotonic() < end:
