@@ -16,6 +16,7 @@ import numpy as np
 from .files import array_file, write_array, write_json
 from .machine import cores
 from .readers import SPLITS, Listing, Picture, fitted, read_picture
+from .readers.listing import NOT_DAMAGE, why
 from .readers.pictures import picture_of
 
 VERSION = 3                    # raised when images are read otherwise: old caches are then made anew
@@ -37,12 +38,14 @@ def opened(found: Listing, rows):
 
 
 def _open(found: Listing, row: int) -> Picture | str:
-    """One picture, or why it is set aside. A missing package is raised: it is no fault of the image."""
+    """One picture, or why it is set aside. A missing package or memory is raised: it is no fault of the image."""
     path = found.table["path"].iloc[row]
     try:
         picture = read_picture(path) if found.arrays is None else picture_of(found.arrays[row])
-    except (ValueError, OSError) as error:
-        return str(error).removeprefix(repr(str(path))).strip()
+    except NOT_DAMAGE:
+        raise
+    except Exception as error:
+        return why(error).removeprefix(repr(str(path))).strip()
     return f"is blank, every pixel is {picture.grey.getextrema()[0]}" if picture.blank else picture
 
 

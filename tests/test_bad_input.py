@@ -13,8 +13,9 @@ import torch
 import medbench as mb
 from medbench import machine, results
 from medbench.book import start
-from medbench.config import ALL_MODELS, DataConfig, TrainingConfig
+from medbench.config import ALL_MODELS, EVENING, DataConfig, TrainingConfig
 from medbench.experiment import Experiment
+from medbench.readers import BOXES
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -68,6 +69,8 @@ def test_models(call, named, no_memory):
     (lambda: TrainingConfig(epochs=0), ["epochs is 0", "from 1"]),
     (lambda: TrainingConfig(lr="fast"), ["lr is 'fast'", "number"]),
     (lambda: TrainingConfig(loss="dice"), ["loss is 'dice'", "'cross_entropy'", "'focal'"]),
+    *[(lambda loss=loss: TrainingConfig(loss=loss, sampling="balanced"),
+       ["sampling is 'balanced'", f"loss is '{loss}'", "say sampling='as_is'", "'cross_entropy'"]) for loss in EVENING],
     (lambda: TrainingConfig().replace(learning_rate=1), ["'learning_rate'", "'lr'"]),
     (lambda: DataConfig(prior="flat"), ["prior is 'flat'", "'study', 'sqrt', 'uniform'"]),
     (lambda: DataConfig(img_size=4), ["img_size is 4", "16"]),
@@ -158,10 +161,14 @@ def test_the_unspoilt_manifest_loads(manifest):
     (lambda rows: [row for row in rows if row[2] != "val"], None, ["no image in split 'val'"], ValueError),
     (change(2, 1, ""), None, ["line 4", "label is empty"], ValueError),
     (lambda rows: [], None, ["names no image"], ValueError),
-    (lambda rows: [[*row, "0.5"] for row in rows[:-1]] + [[*rows[-1], "left"]],
-     ("path", "label", "split", "box_width"), ["line 13", "box_width is 'left'", "from 0 to 1"], ValueError),
-    (lambda rows: [[*row, "40"] for row in rows], ("path", "label", "split", "box_width"),
+    (lambda rows: [[*row, *["0.5"] * 4] for row in rows[:-1]] + [[*rows[-1], "0.5", "0.5", "left", "0.5"]],
+     ("path", "label", "split", *BOXES), ["line 13", "box_width is 'left'", "from 0 to 1"], ValueError),
+    (lambda rows: [[*row, "0.5", "0.5", "40", "0.5"] for row in rows], ("path", "label", "split", *BOXES),
      ["line 2", "box_width is '40'", "share of the image's side"], ValueError),
+    (lambda rows: [[*row, *["0.5"] * 3] for row in rows], ("path", "label", "split", *BOXES[:3]),
+     ["no column 'box_height'", "it has path, label, split, box_x_center", "add what is missing"], ValueError),
+    (lambda rows: [[*row, *["0.5"] * 4] for row in rows], ("path", "label", "split", "box_x", *BOXES[1:]),
+     ["no column 'box_x_center'", "box_x, box_y_center", "misspelt"], ValueError),
 ])
 def test_manifests(manifest, spoil, header, named, error):
     source = manifest(spoil, header or ("path", "label", "split"))

@@ -1,6 +1,7 @@
 """DICOM slices: rescaled, windowed, turned over where high is dark; patients from their headers."""
 
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
 
-from medbench import data, readers
+from medbench import data, decoding, readers
 from medbench.config import DataConfig
+from medbench.readers import dicom
 
 STORED = np.arange(0, 1400, 20, dtype=np.int16).reshape(7, 10)
 
@@ -143,6 +145,29 @@ def test_what_is_no_whole_slice_is_refused(tmp_path, spoil, words):
     spoil(path)
     with pytest.raises(ValueError, match=words):
         readers.read_picture(path)
+
+
+def deflated(path, patient):
+    """A slice whose data set is compressed, and its whole content."""
+    path = written(path, np.random.default_rng(0).permuted(STORED), patient)
+    file = pydicom.dcmread(path)
+    file.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file.save_as(path, enforce_file_format=True)
+    return path, path.read_bytes()
+
+
+def test_a_slice_that_was_cut_while_deflated_is_set_aside(tmp_path):
+    for i in range(60):
+        path, content = deflated(tmp_path / "set" / "ab"[i % 2] / f"{i}.dcm", f"p{i}")
+    assert dicom.patient(path) == "p59" and readers.read_picture(path).size == (10, 7)
+    path.write_bytes(content[:-40])
+    with pytest.raises(zlib.error):
+        pydicom.dcmread(path)
+    assert dicom.patient(path) == ""
+    found = readers.listing(tmp_path / "set", whole=False)
+    [row] = np.flatnonzero(found.table["path"] == str(path))
+    assert list(decoding.opened(found, [row])) == [
+        "is no whole DICOM image (Error -5 while decompressing data: incomplete or truncated stream)"]
 
 
 def test_patients_come_from_the_headers(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """MedMNIST: its own package reads it, official splits and classes stay, enlarged images are called so."""
 
+import errno
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -59,6 +62,13 @@ def test_colour_becomes_grey_and_is_noted(tmp_path):
     assert "780 of 780 images have colour" in load(tmp_path / "breastmnist.npz").notes[-1]
 
 
+def test_images_of_an_odd_shape_are_set_aside(tmp_path):
+    breastmnist(tmp_path / "breastmnist.npz",
+                change=lambda a: {n: np.stack([x] * 5, -1) if "images" in n else x for n, x in a.items()})
+    with pytest.raises(ValueError, match="780 of 780 images cannot be used, .*: 0 Cannot handle this data type"):
+        load(tmp_path / "breastmnist.npz")
+
+
 @pytest.mark.parametrize("source, error, words", [
     ("medmnist:nosuchmnist", ValueError, "MedMNIST name is 'nosuchmnist'; allowed: .*'breastmnist'"),
     ("medmnist:organmnist3d", ValueError, "holds volumes"),
@@ -80,6 +90,8 @@ def shorter(arrays):
     ("breastmnist.npz", lambda a: a | {"val_images": a["val_images"][:5]}, "5 images in val; the official set has 78"),
     ("breastmnist.npz", lambda a: {k: v for k, v in a.items() if k != "test_labels"}, "no whole MedMNIST file"),
     ("breastmnist_large.npz", lambda a: a, "NAME_SIZE.npz"),
+    ("breastmnist_28.npz", lambda a: a, "'breastmnist_28.npz' is not named .*; wanted 'breastmnist.npz' .*rename it"),
+    ("breastmnist_064.npz", lambda a: a, "'breastmnist_064.npz' is not named .*; wanted 'breastmnist_64.npz'"),
 ])
 def test_a_file_that_is_not_whole_is_refused(tmp_path, name, change, words):
     breastmnist(tmp_path / name, change=change)
@@ -113,6 +125,43 @@ def test_without_a_connection_the_error_names_the_address(tmp_path, monkeypatch)
     monkeypatch.setattr(utils, "download_url", offline)
     with pytest.raises(FileNotFoundError, match=r"connection.*https://zenodo.org/.*breastmnist_64.npz.*data source"):
         readers.listing("medmnist:breastmnist:64", cache=tmp_path)
+
+
+def test_the_file_that_is_opened_is_the_one_that_is_given(tmp_path):
+    breastmnist(tmp_path / "breastmnist.npz")
+    breastmnist(tmp_path / "breastmnist_28.npz", change=lambda a: a | {"val_images": 255 - a["val_images"]})
+    with pytest.raises(ValueError, match="'breastmnist_28.npz' is not named"):
+        readers.listing(tmp_path / "breastmnist_28.npz")
+
+
+def test_a_local_file_that_went_away_is_no_failed_download(tmp_path):
+    with pytest.raises(FileNotFoundError, match="breastmnist is no longer in .*; put its file there again"):
+        medmnist.read(str(tmp_path / "breastmnist.npz"))
+
+
+@pytest.mark.parametrize("first, last", [(errno.ENOSPC, errno.ENOSPC), (errno.EACCES, errno.EACCES),
+                                         (errno.ENOSPC, None)])              # the second address has no answer
+def test_a_disk_that_takes_no_file_is_not_called_a_missing_connection(tmp_path, monkeypatch, first, last):
+    import torchvision.datasets.utils as utils
+
+    def full(*_, **__):
+        try:
+            raise OSError(first, os.strerror(first))
+        except OSError:
+            raise OSError(last, os.strerror(last)) if last else URLError("no route") from None
+    monkeypatch.setattr(utils, "download_url", full)
+    with pytest.raises(OSError, match=rf"breastmnist could not be written to .*{os.strerror(first)}.*MEDBENCH_CACHE"):
+        readers.listing("medmnist:breastmnist", cache=tmp_path)
+
+
+def test_a_download_can_be_interrupted(tmp_path, monkeypatch):
+    import torchvision.datasets.utils as utils
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(utils, "download_url", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        readers.listing("medmnist:breastmnist", cache=tmp_path)
 
 
 def test_a_download_is_opened_where_it_was_put(tmp_path, monkeypatch):

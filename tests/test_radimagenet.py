@@ -111,6 +111,7 @@ def test_doubles_across_class_folders_and_splits_are_reported(tree):
 
 @pytest.mark.parametrize("spoil, subset, error, words", [
     (lambda t: (t / "RadiologyAI_val.csv").unlink(), "", FileNotFoundError, "lacks RadiologyAI_val.csv.*beside"),
+    (lambda t: (t / "RadiologyAI_train.csv").unlink(), "", FileNotFoundError, "lacks RadiologyAI_train.csv.*beside"),
     (lambda t: (t / "RadiologyAI_val.csv").write_text("file\nx\n"), "", ValueError, "file; wanted filename,label"),
     (lambda t: (t / "RadiologyAI_val.csv").write_text("filename,label\nradiology_ai/x.png,x\n"), "", ValueError,
      "line 2: filename is.*wanted radiology_ai/<modality>"),
@@ -129,8 +130,41 @@ def test_what_does_not_fit_is_named(tree, spoil, subset, error, words):
         readers.listing(tree, subset)
 
 
-def test_other_sources_have_no_subsets(tree):
+@pytest.mark.parametrize("subset", ["", "MR/brain"])
+@pytest.mark.parametrize("given", ["", "radiology_ai", "images"])
+def test_images_without_any_split_file_are_not_taken_for_class_folders(tree, given, subset):
     for name in SHARE:
         (tree / f"RadiologyAI_{name}.csv").unlink()
+    if given == "images":                                                    # known by its classes alone
+        os.rename(tree / "radiology_ai", tree / given)
+    else:                                                                    # by its name alone
+        shutil.rmtree(tree / "radiology_ai" / "CT")
+        shutil.rmtree(tree / "radiology_ai" / "MR")
+    with pytest.raises(FileNotFoundError, match="lacks RadiologyAI_train.csv; put the three split files into this folde"
+                                                "r or beside radiology_ai/, or list other images .* in a manifest"):
+        readers.listing(tree / given, subset)
+
+
+def test_the_folder_that_one_stands_in_may_be_it(tree, monkeypatch):
+    monkeypatch.chdir(tree / "radiology_ai")
+    assert readers.listing(".", "MR/brain").classes == BRAIN
+
+
+@pytest.fixture
+def modalities(tmp_path):
+    """Class folders that are no RadImageNet: modalities are classes, the folders below them patients."""
+    for i in range(90):
+        path = tmp_path / "other" / ("CT", "MR", "US")[i % 3] / ("brain", "knee", "p3", "p4")[i // 3 % 4] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (9, 8), dtype=np.uint8)).save(path)
+    return tmp_path / "other"
+
+
+def test_class_folders_may_be_called_as_modalities_and_anatomies(modalities):
+    found = readers.listing(modalities, whole=False)
+    assert found.classes == ("CT", "MR", "US") and set(found.table["group"]) == {"brain", "knee", "p3", "p4"}
+
+
+def test_other_sources_have_no_subsets(modalities):
     with pytest.raises(ValueError, match="has no subsets"):
-        readers.listing(tree, "MR/brain")
+        readers.listing(modalities, "MR/brain")

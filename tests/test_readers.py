@@ -1,13 +1,16 @@
 """Readers: manifests and folders with and without splits and patients; one image of any mode to grey levels."""
 
+import errno
+import os
 import struct
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from medbench import data, readers
+from medbench import data, decoding, readers
 from medbench.config import DataConfig
 from medbench.readers.listing import NO_GROUPS
 from medbench.readers.splits import split_by_name
@@ -99,6 +102,76 @@ def test_one_image_without_a_patient_is_named(tmp_path):
     assert "group" not in found.table and found.caveats == (NO_GROUPS,)
     assert found.notes[-1] == "1 of 181 images are not in a patient's folder, the first is 'loose.png': so these are " \
                               "not used as patients."
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    plain = readers.listing(patients(tmp_path / "set")).table.drop(columns="path")
+    (tmp_path / "set" / "b").rename(tmp_path / "elsewhere")
+    (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "patient7").rename(tmp_path / "seven")
+    (tmp_path / "elsewhere" / "patient7").symlink_to(tmp_path / "seven")
+    found = readers.listing(tmp_path / "set")
+    assert found.classes == ("a", "b") and found.table.drop(columns="path").equals(plain)
+
+
+def test_splits_may_be_links(tmp_path):
+    for name in ("train", "val", "test"):
+        for i in range(4):
+            picture(tmp_path / "disk" / f"my-{name}" / "ab"[i % 2] / f"{i}.png")
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / "set" / name).symlink_to(tmp_path / "disk" / f"my-{name}")
+    found = readers.listing(tmp_path / "set")
+    assert found.table["split"].value_counts().to_dict() == {"train": 4, "val": 4, "test": 4}
+
+
+@pytest.mark.parametrize("links", [{"set/set": "set"}, {"set/a/up": "."}, {"set/a/b": "set/b", "set/b/a": "set/a"}])
+def test_links_that_lead_back_up_are_not_walked_for_ever(tmp_path, links):
+    for i in range(20):
+        picture(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    found = readers.listing(tmp_path / "set", whole=False)
+    assert len(found.table) == (40 if len(links) == 2 else 20)               # `a` and `b` hold each other once
+    assert found.classes == ("a", "b")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
+    source, whole = patients(tmp_path / "set"), os.scandir
+
+    def closed(path):
+        if str(path).endswith("patient7"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return whole(path)
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(PermissionError, match="set/b/patient7' cannot be read .Permission denied., so its images would "
+                                              "be missing; give permission there, or list the images"):
+        readers.listing(source)
+    (source / "b" / "patient7").rename(source / "b" / ".patient7")          # what is passed over need not be read
+    (source / "b" / ".patient7").rename(source / ".patient7")
+    assert "patient7" not in set(readers.listing(source).table["group"])
+
+
+def test_the_order_of_files_is_that_of_their_paths(tmp_path):
+    for name in ("a/b", "a-b", "a/b-", "a", "B", "a/é", "a/b/c"):
+        picture(tmp_path / "set" / "x" / name / "0.png")
+    files = [path for path in (tmp_path / "set").rglob("*") if path.is_file()]
+    assert readers.listing(tmp_path / "set", whole=False).table["path"].tolist() == list(map(str, sorted(files)))
+
+
+def test_a_fourth_folder_beside_the_splits_is_named(tmp_path):
+    for i in range(32):
+        picture(tmp_path / "set" / ("train", "val", "test", "extra")[i % 4] / "ab"[i // 4 % 2] / f"{i}.png")
+    with pytest.raises(ValueError, match="^'.*set' has a folder 'extra' beside train, val and test, .*; move it"):
+        readers.listing(tmp_path / "set")
+    assert len(readers.unseen(tmp_path / "set", ("a", "b"), every=True).table) == 32
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_groups_of_one_image_each_are_told(tmp_path, each):
+    rows = [(picture(tmp_path / f"{i}.png").name, "ab"[i % 2], f"p{i // each}") for i in range(60)]
+    found = readers.listing(table(tmp_path, ("path", "label", "group"), rows))
+    told = "Each image has a group of its own, so no images are held together." in found.notes[0]
+    assert told == (each == 1) and found.caveats == ()
 
 
 def whole(folder, header=("path", "label", "split"), change=lambda row: row):
@@ -260,6 +333,61 @@ def test_stacks_and_broken_numbers_are_refused(tmp_path):
     Image.fromarray(np.array([[0.0, np.nan], [1.0, 2.0]], np.float32)).save(tmp_path / "nan.tif")
     with pytest.raises(ValueError, match="NaN"):
         readers.read_picture(tmp_path / "nan.tif")
+
+
+def damaged_tiff(path, spoil):
+    """A TIFF file of two pages, of which the second has some tags spoilt: `spoil` {tag: its value, None for no tag}."""
+    Image.fromarray(GREY).save(path)
+    whole = path.read_bytes()
+    first = struct.unpack("<I", whole[4:8])[0]
+    count = struct.unpack("<H", whole[first:first + 2])[0]
+    tags = [struct.unpack("<HHII", whole[at:at + 12]) for at in range(first + 2, first + 2 + 12 * count, 12)]
+    end = first + 2 + 12 * count
+    kept = [(*tag[:3], spoil.get(tag[0], tag[3])) for tag in tags if spoil.get(tag[0], 0) is not None]
+    page = struct.pack("<H", len(kept)) + b"".join(struct.pack("<HHII", *tag) for tag in kept) + bytes(4)
+    path.write_bytes(whole[:end] + struct.pack("<I", len(whole)) + whole[end + 4:] + page)
+    return path
+
+
+def damaged_webp(path):
+    """A WebP file with noise where its pixels begin."""
+    Image.fromarray(RNG.integers(0, 256, (24, 30, 3), dtype=np.uint8)).save(path, lossless=True)
+    content = bytearray(path.read_bytes())
+    content[25:60] = b"\xff" * 35
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name, spoil, said", [
+    ("x.tif", lambda path: damaged_tiff(path, {259: 254}), r"\(KeyError 254\)"),              # an unknown compression
+    ("x.tif", lambda path: damaged_tiff(path, {256: None}), r"\(Missing dimensions\)"),
+    ("x.webp", damaged_webp, r"\(failed to read next frame\)"),
+])
+def test_a_damaged_image_is_set_aside_whatever_the_library_raises(tmp_path, name, spoil, said):
+    for i in range(120):
+        picture(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    path = spoil(tmp_path / "set" / "a" / name)
+    with pytest.raises(ValueError, match=f"{name}' is no whole image {said}"):
+        readers.read_picture(path)
+    found = data.load_data(DataConfig(source=str(tmp_path / "set"), img_size=16), show=False)
+    [(lost, reason)] = found.set_aside
+    assert lost == str(path) and reason.startswith("is no whole image")
+
+
+@pytest.mark.parametrize("error", [EOFError(), KeyError("x"), struct.error("too short"), ImportError("no codec"),
+                                   MemoryError()])
+def test_only_a_missing_package_and_memory_are_no_damage(tmp_path, monkeypatch, error):
+    def fails(_):
+        raise error
+    picture(tmp_path / "x.png")
+    found = readers.listing(table(tmp_path, ("path", "label"), [("x.png", "a")]), whole=False)
+    monkeypatch.setattr(PngImageFile, "load", fails)
+    if isinstance(error, (ImportError, MemoryError)):
+        with pytest.raises(type(error)):
+            list(decoding.opened(found, [0]))
+    else:
+        told = {"EOFError": "EOFError", "KeyError": "KeyError 'x'", "error": "too short"}[type(error).__name__]
+        assert list(decoding.opened(found, [0])) == [f"is no whole image ({told})"]
 
 
 def png16(array, kind):

@@ -33,7 +33,8 @@ def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = No
         with one sub-folder a class; `subset`: a part of it, where the reader knows parts (`MR/brain`); `cache`: where
         downloads go; `whole`: refuse what cannot be trained on (`faults`).
     Returns: `Listing`.
-    Raises: FileNotFoundError, ValueError: naming the file, the line, what was wanted and the fix.
+    Raises: FileNotFoundError, ValueError: naming the file, the line, what was wanted and the fix. OSError: a folder
+        cannot be read, or a download not be written.
     """
     reader = next((one for one in READERS if one.knows(str(source))), None)
     if reader is None:
@@ -56,7 +57,7 @@ def faults(found: Listing, source) -> Iterator[Exception]:
     """Why nothing can be trained on a source: an unknown or empty split, a single class, one that is never trained, a
     validation set of one class, missing files. One error each, with what to do."""
     table, where = found.table, repr(str(source))
-    yield from _other_splits(table, where)
+    yield from _other_splits(found, where)
     few = "" if found.split_given else f": {found.few}"
     counts = {name: int((table["split"] == name).sum()) for name in SPLITS}
     there = ", ".join(f"{count} in {name}" for name, count in counts.items())
@@ -106,7 +107,7 @@ def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = ""
     found, where = listing(source, subset, cache, whole=False), repr(str(source))
     table = found.table.assign(split="test") if every else found.table
     tested = table[table["split"] == "test"]
-    for fault in _other_splits(table, where):
+    for fault in _other_splits(replace(found, table=table), where):
         raise fault
     if tested.empty:
         raise ValueError(f"{where} has no image in split 'test' ({len(table)} in others); name some in a column split, "
@@ -126,12 +127,11 @@ def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = ""
                    notes=(f"{said}.", *(note for note in found.notes if note not in split_notes)))
 
 
-def _other_splits(table, where: str) -> Iterator[Exception]:
-    """An unknown name of a split: the first, with its line."""
-    for line, name in enumerate(table["split"]):
+def _other_splits(found: Listing, where: str) -> Iterator[Exception]:
+    """An unknown name of a split: the first, with its place."""
+    for line, name in enumerate(found.table["split"], 2):
         if name not in SPLITS:
-            yield ValueError(f"split in {where}, line {line + 2}, is {name!r}; allowed: "
-                             f"{', '.join(map(repr, SPLITS))}")
+            yield ValueError(found.other_split.format(source=where, line=line, name=name))
             break
 
 

@@ -9,6 +9,8 @@ import os
 
 import numpy as np
 
+from .listing import NOT_DAMAGE, why
+
 SUFFIXES = (".dcm", ".dicom")
 # tags with which a file without a preamble begins: of groups 2 and 8, in little endian
 FIRST = tuple(bytes((group, 0, element, 0)) for group, elements in ((2, (0, 1, 2)), (8, (0, 1, 5, 8, 0x16, 0x18)))
@@ -29,7 +31,9 @@ def patient(path: str | os.PathLike) -> str:
     try:
         header = pydicom.dcmread(path, stop_before_pixels=True, force=knows(path), specific_tags=["PatientID"])
         return str(header.get("PatientID") or "")
-    except (pydicom.errors.InvalidDicomError, OSError, ValueError, EOFError):
+    except NOT_DAMAGE:
+        raise
+    except Exception:
         return ""
 
 
@@ -59,13 +63,14 @@ def read(path: str | os.PathLike) -> np.ndarray:
         if stored.ndim == 3:
             return (stored >> max(file.BitsStored - 8, 0)).astype(np.uint8)
         grey = _windowed(pydicom, pydicom.pixels.apply_modality_lut(stored, file), file)
-    except (pydicom.errors.InvalidDicomError, AttributeError, KeyError, RuntimeError, NotImplementedError, ValueError,
-            TypeError, EOFError, OSError) as error:
+    except NOT_DAMAGE:
+        raise
+    except Exception as error:
         if "missing dependencies" in str(error):
             kind = file.file_meta.TransferSyntaxUID.name
             raise ImportError(f"{str(path)!r} is compressed as {kind}, which needs one more package; say pip install "
                               f"python-gdcm") from error
-        raise ValueError(f"{str(path)!r} is no whole DICOM image ({error})") from error
+        raise ValueError(f"{str(path)!r} is no whole DICOM image ({why(error)})") from error
     if file.get("PhotometricInterpretation") == "MONOCHROME1":
         grey = 255 - grey if grey.dtype == np.uint8 else -grey
     return grey

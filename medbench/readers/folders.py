@@ -5,7 +5,7 @@
     <split>/<class>/...             train, val and test as they are
 
 Where every file is a DICOM slice with a PatientID, that is the patient, unless it is the same in all, as after
-de-identification, and the folders are not. Names that begin with a dot are passed over.
+de-identification, and the folders are not. Names that begin with a dot are passed over, links to folders are followed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ INDEX = "DICOMDIR"                                           # lists the slices 
 FEW = "with so few images or patients, write a manifest with a column split"
 ONE = ("all count as images of one patient, since the PatientID in every file, or the name of the folder below the "
        "class, is the same; write a manifest with a column group or split")
+BESIDE = ("{source} has a folder {name!r} beside train, val and test, where each folder is a split; move it elsewhere, "
+          "or its images into one of these")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp", *dicom.SUFFIXES)
 
 
@@ -34,7 +36,7 @@ def knows(source: str) -> bool:
 
 def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     """Rows from the folders. Raises: ValueError for an image outside a class folder, where there is none, and for
-    folders that look like splits but are not all there."""
+    folders that look like splits but are not all there; OSError for a folder that cannot be read."""
     import pandas
     folder = Path(source).expanduser()
     given = all((folder / name).is_dir() for name in SPLITS)
@@ -42,9 +44,9 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
         _refuse_half_a_split(folder)
     level, wanted = (1, "<split>/<class>/<image>") if given else (0, "<class>/<image>")
     rows, patients, others = [], [], Counter()
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in _files(folder):
         parts = file.relative_to(folder).parts
-        if any(part.startswith(".") for part in parts) or file.name.upper() == INDEX:
+        if file.name.upper() == INDEX:
             continue
         if not _image(file):
             others[file.suffix.lower() or "no suffix"] += 1
@@ -66,7 +68,31 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         said += (f"{others.total()} files are no images that can be read and were passed over: {kinds}.",)
     few = ONE if groups is not None and len(set(groups)) == 1 else FEW
-    return Listing(table, caveats, notes + said, split_given=given, few=few)
+    return Listing(table, caveats, notes + said, split_given=given, few=few, other_split=BESIDE)
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below a folder, sorted. Raises: OSError for what cannot be read: it would be missing without a word."""
+    def refuse(error: OSError):
+        raise error
+    found = []
+    try:
+        for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+            folders[:] = [name for name in folders if name[0] != "." and not _leads_back(Path(place, name))]
+            found += [Path(place, name) for name in files if name[0] != "."]
+        return sorted(path for path in found if path.is_file())
+    except OSError as error:
+        raise OSError(error.errno, f"{str(error.filename)!r} cannot be read ({error.strerror}), so its images would be "
+                                   f"missing; give permission there, or list the images to be used in a "
+                                   f"manifest") from error
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether this is a link to a folder that holds it, in which one would walk for ever."""
+    if not folder.is_symlink():
+        return False
+    target = folder.resolve()
+    return any(above.resolve().is_relative_to(target) for above in folder.parents)
 
 
 def _refuse_half_a_split(folder: Path) -> None:

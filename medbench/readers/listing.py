@@ -1,6 +1,6 @@
 """What every reader returns: one row an image, and what a result on these images has to say.
 
-What lives here: the names of the columns; the caveats that several readers share; `Listing`.
+What lives here: the names of the columns; the caveats that several readers share; what counts as damage; `Listing`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ BOXES = ("box_x_center", "box_y_center", "box_width", "box_height")
 NO_GROUPS = "no patient ids: slice-level split"
 ALONE = "no patient ids: intervals take images for independent"
 UNCHECKED = "no patient ids: the authors' official split is taken as given and cannot be checked"
+NOT_DAMAGE = (ImportError, MemoryError)                      # any other error while one image is read is the image's
+
+
+def why(error: Exception) -> str:
+    """What an error says; its kind goes before what is no sentence, as of a missing key."""
+    said = str(error)
+    return said if " " in said else f"{type(error).__name__} {said}".strip()
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +32,8 @@ class Listing:
     `table`: a DataFrame with `path`, `label`, `split` and optionally `group` (the patient) and the four columns of a
     box. `caveats`: short sentences that go with every result. `notes`: what else a reader has to know. `classes`: the
     labels in their order. `split_given`: by the source, not by us; `few`: what to do where ours leaves a split without
-    images. `where`: what paths are relative to. `arrays`: the images themselves, row by row, where the source is one
-    file.
+    images. `where`: what paths are relative to. `other_split`: what to say of a split of another name. `arrays`: the
+    images themselves, row by row, where the source is one file.
     """
 
     table: Any
@@ -36,6 +43,7 @@ class Listing:
     split_given: bool = True
     few: str = "with so few images or patients, add a column split"
     where: str = "put them there, or take them out of the data set"
+    other_split: str = f"split in {{source}}, line {{line}}, is {{name!r}}; allowed: {', '.join(map(repr, SPLITS))}"
     arrays: list[np.ndarray] | None = None
 
     def __post_init__(self):

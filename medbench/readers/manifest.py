@@ -52,7 +52,7 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
 
 
 def _table(file: Path):
-    """The columns that we know, as text; refuses a missing column and an empty cell."""
+    """The columns that we know, as text; refuses a missing column, a part of a box and an empty cell."""
     import pandas
     try:
         table = pandas.read_csv(file, dtype=dict.fromkeys((*TEXT, *BOXES), str), keep_default_na=False,
@@ -67,6 +67,11 @@ def _table(file: Path):
         if column not in table.columns:
             raise ValueError(f"manifest {str(file)!r} has no column {column!r} (it has {', '.join(table.columns)}); "
                              f"add it: {', '.join(NEEDED)} are needed, with commas between the columns")
+    lacking = [name for name in BOXES if name not in table.columns]
+    if 0 < len(lacking) < len(BOXES):
+        raise ValueError(f"manifest {str(file)!r} has no column {', '.join(map(repr, lacking))} (it has "
+                         f"{', '.join(table.columns)}); a box is read from all of {', '.join(BOXES)}: add what is "
+                         f"missing or misspelt, or remove the others")
     for column in set(TEXT) & set(table.columns):
         if table[column].isna().any():
             line = int(table[column].isna().to_numpy().argmax()) + 2

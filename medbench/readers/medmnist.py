@@ -7,6 +7,7 @@ downloads it, once for all processes. The official splits are taken as they are.
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from .listing import SPLITS, UNCHECKED, Listing
 HAS_SUBSETS = False
 SCHEME = "medmnist:"
 TASKS = ("binary-class", "multi-class", "ordinal-regression")
+OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def knows(source: str) -> bool:
@@ -30,7 +32,7 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     """The images of a MedMNIST set of single-label pictures.
 
     Raises: ValueError for an unknown name or size, for volumes and for several labels an image; FileNotFoundError
-        where the download fails, with the address; ImportError without the package.
+        where the download fails, with the address; OSError where it cannot be written; ImportError without the package.
     """
     import pandas
     flag, size, folder = _asked(source, cache)
@@ -66,6 +68,10 @@ def _asked(source: str, cache: Path | None) -> tuple[str, int, Path]:
     if size and not re.fullmatch(r"\d+", size):
         raise ValueError(f"{file.name!r} is not named as MedMNIST names its files; wanted NAME.npz or NAME_SIZE.npz, "
                          f"such as breastmnist_64.npz")
+    wanted = f"{name}.npz" if int(size or 28) == 28 else f"{name}_{int(size)}.npz"
+    if file.name != wanted:                                  # the package would open that one
+        raise ValueError(f"{file.name!r} is not named as MedMNIST names its files; wanted {wanted!r} (no number for "
+                         f"28 px): rename it")
     return name, int(size or 28), file.parent
 
 
@@ -90,9 +96,10 @@ def _opened(own, split: str, folder: Path, size: int, download: bool, info: dict
     try:
         part = own(split=split, root=str(folder), size=size, download=download)
     except RuntimeError as error:
-        name = "url" if size == 28 else f"url_{size}"
-        raise FileNotFoundError(f"{own.flag} could not be downloaded (is there a connection?); fetch {info[name]} "
-                                f"elsewhere and give that file as the data source") from error
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        address = info["url" if size == 28 else f"url_{size}"]
+        raise _absent(own.flag, folder, address if download else "", error) from error
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{own.flag} in {str(folder)!r} is no whole MedMNIST file ({error}); fetch it "
                          f"again") from error
@@ -100,3 +107,16 @@ def _opened(own, split: str, folder: Path, size: int, download: bool, info: dict
         raise ValueError(f"{own.flag} in {str(folder)!r} has {len(part.imgs)} images in {split}; the official set has "
                          f"{info['n_samples'][split]}: fetch it again")
     return part
+
+
+def _absent(flag: str, folder: Path, address: str, error: BaseException | None) -> OSError:
+    """Why there is no file; `address` of the download, if any. The package says the same of a full disk as of a missing
+    connection, so what it met counts."""
+    if not address:
+        return FileNotFoundError(f"{flag} is no longer in {str(folder)!r}; put its file there again")
+    while error := error.__context__:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            return OSError(error.errno, f"{flag} could not be written to {str(folder)!r} ({error.strerror}); make room "
+                                        f"or give permission there, or set MEDBENCH_CACHE to another folder")
+    return FileNotFoundError(f"{flag} could not be downloaded (is there a connection?); fetch {address} elsewhere and "
+                             f"give that file as the data source")

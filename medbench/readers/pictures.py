@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import dicom
+from .listing import NOT_DAMAGE, why
 
 JPEG_NOISE = 8                 # grey levels by which channels of grey that was stored as colour may differ
 BITS_PER_SAMPLE = 258          # a tag of TIFF
@@ -59,8 +60,10 @@ def read_picture(path: str | os.PathLike) -> Picture:
             _refuse_deep_colour(image)
             image.load()
             return Picture(_grey(image), image.mode, image.size, _coloured(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{str(path)!r} is no whole image ({error})") from error
+    except NOT_DAMAGE:
+        raise
+    except Exception as error:
+        raise ValueError(f"{str(path)!r} is no whole image ({why(error)})") from error
 
 
 def _refuse_deep_colour(image) -> None:

@@ -10,6 +10,7 @@ taken as given.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePosixPath
 
 from .listing import SPLITS, UNCHECKED, Listing
@@ -17,11 +18,21 @@ from .listing import SPLITS, UNCHECKED, Listing
 HAS_SUBSETS = True
 ROOT = "radiology_ai"
 FILE = "RadiologyAI_{}.csv"
+# a class that every anatomy has: by it the folders are known without a split file
+NORMAL = tuple(f"{place}/normal" for place in ("CT/abd", "CT/lung", "MR/af", "MR/brain", "MR/hip", "MR/knee",
+                                               "MR/shoulder", "MR/spine"))
 
 
 def knows(source: str) -> bool:
-    """Whether this folder, or `radiology_ai` in it, holds one of the split files."""
-    return _split_file(Path(source).expanduser(), "train", missing=False) is not None
+    """Whether this folder is `radiology_ai`, or holds it, a split file, or classes as RadImageNet has them.
+
+    Where the split files are missing, `read` says so; as class folders, anatomies would count as patients.
+    """
+    folder = Path(source).expanduser().absolute()
+    if not folder.is_dir():
+        return False
+    named = folder.name == ROOT or any(os.path.isdir(folder / name) for name in (ROOT, *NORMAL))
+    return named or any(_split_file(folder, split, missing=False) for split in SPLITS)
 
 
 def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
@@ -71,12 +82,12 @@ def _split_file(folder: Path, split: str, missing: bool = True) -> Path | None:
     """The split file inside `radiology_ai/` or one level above it."""
     name = FILE.format(split)
     places = [folder / name, folder / ROOT / name]
-    if folder.name == ROOT:
-        places.append(folder.parent / name)
+    if folder.absolute().name == ROOT:                       # "." may be it
+        places.append(folder.absolute().parent / name)
     found = next((place for place in places if place.is_file()), None)
     if found is None and missing:
-        raise FileNotFoundError(f"RadImageNet in {str(folder)!r} lacks {name}; put the three split files beside "
-                                f"{ROOT}/ or into it")
+        raise FileNotFoundError(f"RadImageNet in {str(folder)!r} lacks {name}; put the three split files into this "
+                                f"folder or beside {ROOT}/, or list other images than RadImageNet's in a manifest")
     return found
 
 

@@ -39,4 +39,5 @@ def said_of(table, given: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
         text = f"{shared} of {count} groups (patients) have images in more than one split, which inflates scores"
         return (text,), (f"{text}.",)
     made = "" if given else f" A hash of each group's name sends {SHARES}."
-    return (), (f"The split is by group: none of {count} groups lies in two splits.{made}",)
+    alone = " Each image has a group of its own, so no images are held together." if count == len(table) else ""
+    return (), (f"The split is by group: none of {count} groups lies in two splits.{alone}{made}",)
