@@ -1,7 +1,7 @@
 r"""The bootstrap: images or whole patients drawn anew, and how far what it spreads can be trusted.
 
 What lives here, top to bottom: `resamples`; `Patients`, of how many a split has images, and what follows for intervals;
-`ends` of an interval; `far_side`, a p.
+`ends` of an interval, `no_nearer` than they can be; `far_side`, a p.
 
 Symbols: n images, k classes, R resamples, G patients of the class that has fewest.
 """
@@ -59,9 +59,11 @@ class Patients:
     def __init__(self, split):
         groups, labels = getattr(split, "groups", None), np.asarray(split.labels)
         self.known, self.classes = groups is not None, tuple(split.classes)
+        k = len(self.classes)
         if not self.known:
+            self.own = np.bincount(labels, minlength=k)
             return
-        k, of_image = len(self.classes), np.unique(groups, return_inverse=True)[1]
+        of_image = np.unique(groups, return_inverse=True)[1]
         label, group = np.unique(np.stack([labels, of_image]), axis=1)                # each class of each patient once
         alone = np.bincount(group)[group] == 1                                        # patients of a single class
         self.own = np.bincount(label, minlength=k)
@@ -75,13 +77,14 @@ class Patients:
         few = self.known and self.fewest < FEW
         return (f"{_only(self.fewest, self.rare)}: intervals are uncertain",) if few else ()
 
-    def spread(self, drawn: np.ndarray, value, name: str, c: int | None = None) -> tuple[np.ndarray, str | None]:
+    def spread(self, drawn: np.ndarray, value, c: int | None = None) -> tuple[np.ndarray, str | None]:
         """What other patients could have given for a score, from its `value` (...) and what resamples `drawn` (R, ...)
-        gave: the same, stretched; and, where that would say nothing, NaN and the reason. `c`: the class, if of one."""
+        gave: the same, stretched; and, where that would say nothing, NaN and the reason. `c`: the class, if of one, and
+        how it is told from all others."""
         if not self.known:
             return drawn, None
         from scipy.stats import norm, t
-        G, whose = self._behind(name, c)
+        G, whose = self._behind(c)
         if G < 2:
             return np.full_like(drawn, np.nan), _only(G, whose)
         share = float(np.mean(~np.isnan(drawn), axis=0).min())
@@ -90,13 +93,24 @@ class Patients:
                                                 f"of {whose}"
         return value + (drawn - value) * (t.ppf(0.975, G - 1) / norm.ppf(0.975)), None
 
-    def _behind(self, name: str, c: int | None) -> tuple[int, str]:
+    def least(self, classes: np.ndarray) -> float:
+        r"""The standard deviation that a difference of two balanced accuracies has at the least:
+        $\sqrt{\sum_c p_c (1 - p_c)/G_c}\,/k$ with $p_c = 1/(G_c + 2)$ over `classes` (a mask (k,)), as if the models
+        differed in about one of the G_c patients of each, or one image where no patients are named.
+
+        Models that agree on all spread nothing, and of few patients that is little evidence: in the next they may
+        differ.
+        """
+        G = self.own[classes & (self.own > 0)].astype(np.float64)
+        p = 1 / (G + 2)
+        return float(np.sqrt((p * (1 - p) / G).sum()) / len(self.classes))
+
+    def _behind(self, c: int | None) -> tuple[int, str]:
         """How many patients a score rests on, and of which class they are."""
         if c is None:
             return self.fewest, self.rare
-        own, others = (int(self.own[c]), f"class {self.classes[c]}"), \
-            (int(self.others[c]), f"classes other than {self.classes[c]}")
-        return {"sensitivity": own, "specificity": others}.get(name, min(own, others))
+        return min((int(self.own[c]), f"class {self.classes[c]}"),
+                   (int(self.others[c]), f"classes other than {self.classes[c]}"))
 
 
 def _only(G: int, whose: str) -> str:
@@ -108,6 +122,14 @@ def ends(drawn: np.ndarray, shares=(2.5, 97.5)) -> tuple[float, ...]:
     if np.isnan(drawn).all():
         return (math.nan,) * len(shares)
     return tuple(float(np.nanpercentile(drawn, share)) for share in shares)
+
+
+def no_nearer(found, difference: float, least: float, shares=(2.5, 97.5)) -> tuple[float, ...]:
+    """Percentiles that were found for a difference (NaN where none were), moved out to where a least standard deviation
+    has them."""
+    from scipy.stats import norm
+    far = difference + norm.ppf(np.array(shares) / 100) * least
+    return tuple(float((np.minimum if share < 50 else np.maximum)(*pair)) for share, *pair in zip(shares, found, far))
 
 
 def within(name: str, low: float, high: float, difference: bool = False) -> tuple[float, float]:

@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 
 def class_table(scores):
-    r"""Sensitivity and specificity of each class with Wilson's 95 % intervals, and how many images there are.
-
-    Images of one patient tell less than as many of different ones. So where the split names groups, the intervals are
-    those of as many independent images as tell as much (`scoring.Task.worth`).
+    """Sensitivity and specificity of each class, and how many images there are.
 
     Args: `scores` from `metrics.evaluate`. Returns: DataFrame, one row a class: `support`, `groups` if there are any,
-        and `sensitivity`, `specificity` with `_low` and `_high`; NaN where there is no image.
+        and `sensitivity`, `specificity` with the ends of Wilson's 95 % interval, `_low` and `_high`; NaN where there is
+        no image.
     """
     import pandas as pd
-    rows, table, worth = {}, np.asarray(scores.confusion), scores.worth or {}
-    for c, key in enumerate(scores.classes):
-        own, others = int(table[c].sum()), int(table.sum() - table[c].sum())
-        cells = {"sensitivity": (int(table[c, c]), own),
-                 "specificity": (others - int(table[:, c].sum() - table[c, c]), others)}
-        rows[key] = {"support": own} | ({"groups": worth["groups"][c]} if worth else {})
-        for name, (hits, n) in cells.items():
-            shrunk = worth[name][c] / n if worth and n else 1.0
-            rows[key] |= dict(zip((name, f"{name}_low", f"{name}_high"), wilson(hits * shrunk, n * shrunk)))
-    return pd.DataFrame(rows).T.astype({name: int for name in ("support", "groups")[:1 + bool(worth)]})
+    rows: dict = {}
+    for c, (key, support) in enumerate(scores.support.items()):
+        rows[key] = {"support": support} | ({} if scores.groups is None else {"groups": scores.groups[c]})
+        for name in ("sensitivity", "specificity"):
+            one = scores.per_class[key][name]
+            rows[key] |= {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+    whole = ("support", "groups")[:1 if scores.groups is None else 2]
+    return pd.DataFrame(rows).T.astype(dict.fromkeys(whole, int))
 
 
 def wilson(hits: float, n: float) -> tuple[float, float, float]:

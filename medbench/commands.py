@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, distributed, places, records, results, saliency, training
+from . import checkpoint, distributed, places, results, saliency, training
 from . import grid as grid_module
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, model_config
@@ -223,22 +223,11 @@ def campaign(name: str, seeds: str, models: list[str], device: str, again: bool)
     if name not in once:
         whole = known[name]
         part = dataclasses.replace(whole, models=tuple(model_names(models))) if models else whole
-        compared = campaigns.run(name, device=device, seeds=chosen, again=again, campaigns={name: part})
-        return compared or _scores(part, chosen or part.seeds, device)
+        return campaigns.run(name, device=device, seeds=chosen, again=again, campaigns={name: part})
     if chosen and len(chosen) > 1:
         raise ValueError(f"{name} trains each model once, but --seeds names {len(chosen)} seeds; give one, or use "
                          f"small-mri")
     return real.record_real(once[name], seed=chosen[0] if chosen else 0, device=device)
-
-
-def _scores(campaign, seeds, device: str) -> list[dict]:
-    """What a campaign recorded of its models with these seeds: for a part of them that has nothing to compare with."""
-    of, rows = "balanced_accuracy", []
-    for r in records.read(results.here(campaign.chapter, device)).records:
-        if r.quantity == of and r.model in campaign.models and r.seed in seeds:
-            rows.append({"model": r.model, "recipe": r.context["recipe"], "seed": r.seed, of: r.value,
-                         f"{of}_low": r.low, f"{of}_high": r.high} | caveat_column(r.context.get("caveats", ())))
-    return rows
 
 
 def survive(kills: int, seed: int, name: str, workers: int, chapter: str | None) -> list[dict]:

@@ -22,7 +22,7 @@ def large_rate(batch: int) -> float:
     r"""The highest learning rate of the preset `paper`: $5 \cdot 10^{-4} \sqrt{b / 512}$ for b images a step.
 
     DeiT (Touvron et al. 2021) takes 5e-4 at 512 images; Adam's rate goes with the square root (Malladi et al. 2022). No
-    score chose it. At the small models' rate, eleven times as high on real MRI, softmax fell to a constant answer.
+    score chose it. At the small models' rate, eleven times as high on real MRI, softmax fell to guessing.
     """
     return 5e-4 * math.sqrt(batch / 512)
 

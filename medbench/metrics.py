@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bootstrap import Patients, ends, far_side, resamples, within
+from .bootstrap import Patients, ends, far_side, no_nearer, resamples, within
 from .checks import one_of
+from .classwise import wilson
 from .rows import in_words, interval, with_caveats
 from .scoring import BINS, OVERALL, PER_CLASS, Task
 
@@ -32,8 +33,8 @@ FLOOR_DRAWS = 200
 # --------------------------------------------------------------------------------------------- what is returned
 @dataclass(frozen=True)
 class Score:
-    """A value, its 95 % bootstrap interval and the number of images behind it; where the value is undefined, or the
-    interval cannot be had, NaN and the reason."""
+    """A value, its 95 % interval and the number of images behind it; where the value is undefined, or the interval
+    cannot be had, NaN and the reason."""
 
     value: float
     low: float
@@ -67,7 +68,8 @@ class Scores:
     `calibration_floor` is what a calibrated model would have for an error on these images, the mean of 200 draws with
     the middle 95 % of them: an error among them cannot be told from none.
     `confusion` (k, k) counts images: row the true class, column the decided one. `caveats`: those of the split, and
-    of classes with few patients, which go into every record. `worth`: of `Task.worth`, where the split names groups.
+    of classes with few patients, which go into every record. `groups` (k,): of how many each class has images, where
+    the split names them.
     """
 
     classes: tuple[str, ...]
@@ -75,7 +77,7 @@ class Scores:
     per_class: dict[str, dict[str, Score]]
     confusion: np.ndarray
     caveats: tuple[str, ...] = ()
-    worth: dict[str, np.ndarray] | None = None
+    groups: np.ndarray | None = None
 
     def __getattr__(self, name: str) -> Score:
         if not name.startswith("__") and name in self.overall:
@@ -102,11 +104,13 @@ class Scores:
 # --------------------------------------------------------------------------------------------- evaluate
 def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0) -> Scores:
     """Every score of a model on a split, with 95 % intervals from a bootstrap: of images, stratified by class, or of
-    whole groups (patients) where the split names them, as `bootstrap.Patients` says.
+    whole groups (patients) where the split names them, as `bootstrap.Patients` says. Sensitivity and specificity have
+    Wilson's in their place, which hold for few images too, and where all are right: from as many independent images as
+    tell as much (`Task.worth`).
 
     Args: `logits` (n, k); `split` with `labels`, `classes`, `prior` and `population`, and perhaps `groups` and
         `caveats`; `prior` (k,): class frequencies behind the logits (default: the split's, those of training);
-        `bootstrap`: resamples, 0 for no intervals.
+        `bootstrap`: resamples, 0 for none, and no intervals but Wilson's.
     Returns: `Scores`. A score that needs an absent class is NaN, and its `reason` names the class; so does that of an
         interval which too few patients leave open. The calibration error is that of `calibration_scores`.
     Raises: ValueError for logits of another shape, or logits that are not finite.
@@ -115,21 +119,28 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
     point = {name: values[0] for name, values in task.statistics(np.ones((1, task.n))).items()}
     drawn = _gather(task.statistics(counts) for counts in resamples(task.labels, bootstrap, seed, groups))
 
-    def score(name, n, c=None):
+    def score(name, c=None):
         key, these = (None, ...) if c is None else (task.classes[c], (..., c))
         value, low, high = float(point[name][these]), math.nan, math.nan
         why = task.why(name, value, key)
         if drawn and why is None:
-            spread, why = patients.spread(drawn[name][these], value, name, c)
+            spread, why = patients.spread(drawn[name][these], value, c)
             low, high = within(name, *ends(spread)) if patients.known else ends(spread)
-        return Score(value, low, high, n, why)
-    support = np.bincount(task.labels, minlength=task.k)
-    overall = {name: score(name, task.n) for name in OVERALL if name != ERROR} | _calibration(task, seed, bootstrap > 0)
-    per_class = {key: {name: score(name, int(support[c]), c) for name in PER_CLASS}
+        return Score(value, low, high, task.n, why)
+
+    def share(name, c):
+        n, value = int(behind[name][c]), float(point[name][c])
+        alike = n if worth is None else worth[name][c]
+        _, low, high = wilson(value * alike, alike)
+        return Score(value, low, high, n, task.why(name, value, task.classes[c]))
+    support, worth = np.bincount(task.labels, minlength=task.k), None if groups is None else task.worth(groups)
+    behind = {"sensitivity": support, "specificity": task.n - support}
+    overall = {name: score(name) for name in OVERALL if name != ERROR} | _calibration(task, seed, bootstrap > 0)
+    per_class = {key: {name: share(name, c) if name in behind else score(name, c) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
     confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
     return Scores(task.classes, overall, per_class, confusion, (*getattr(split, "caveats", ()), *patients.caveats),
-                  None if groups is None else task.worth(groups))
+                  worth and worth["groups"])
 
 
 def calibration_scores(logits, split, *, prior=None, seed: int = 0) -> dict[str, Score]:
@@ -225,7 +236,8 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
 
     Args: `first`, `second`: logits (n, k) on `split`; `quantity`: one of `OVERALL`; `names`: for the sentence;
         `priors`: class frequencies behind each model's logits (default: the split's).
-    Returns: `Comparison`. Its interval holds for these two runs, not for other seeds.
+    Returns: `Comparison`. Its interval holds for these two runs, not for other seeds. Where they agree on all images of
+        a class, it is no narrower than `Patients.least` has it.
     Raises: ValueError: as `evaluate`, or for a quantity that is unknown, or undefined on this split.
     """
     one_of("quantity", quantity, OVERALL)
@@ -237,8 +249,9 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     patients, point = Patients(split), float(difference(np.ones((1, tasks[0].n)))[0])
     draws = resamples(tasks[0].labels, bootstrap, seed, getattr(split, "groups", None))
     drawn = np.concatenate([difference(counts) for counts in draws], dtype=np.float64)
-    spread, why = patients.spread(drawn, point, quantity)
-    low, high = within(quantity, *ends(spread), difference=True)
+    spread, why = patients.spread(drawn, point)
+    low, high = no_nearer(ends(spread), point, patients.least(tasks[0].agrees(tasks[1])))
+    low, high = within(quantity, low, high, difference=True)
     p, caveats = None if why else float(far_side(spread)), (*getattr(split, "caveats", ()), *patients.caveats)
     return Comparison(*names, quantity, point, low, high, tasks[0].n, caveats, p, why)
 

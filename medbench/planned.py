@@ -12,7 +12,9 @@ are known. A comparison's p is the larger of the two, so a difference has to sta
 test, Berger 1982, Technometrics 24, 295-300). Holm's correction (1979) then holds the chance of any false winner in the
 family at about 5 %. Where patients are named and few, what they spread is stretched (`bootstrap.Patients`): of two
 equal models, on two to ten patients of each class, one was then called better in 2 to 7 % of simulated cases. A single
-patient makes no winner.
+patient makes no winner. Nor are two models equivalent because they agree on few images: a difference has a least
+spread (`Patients.least`), that of all classes where equivalence is asked, and elsewhere of those in which the models
+never differ.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .bootstrap import Patients, ends, far_side, resamples, within
+from .bootstrap import Patients, ends, far_side, no_nearer, resamples, within
 from .checks import in_range, one_of
 from .metrics import holm, refuse_undefined
 from .rows import in_words, interval, with_caveats
@@ -58,6 +60,7 @@ class Planned:
     p: float
     margin: float
     n: int
+    resamples: int
     family: int = 1
     groups: int | None = None
     caveats: tuple[str, ...] = ()
@@ -87,15 +90,19 @@ class Planned:
                  f"({in_words(100 * self.low, 100 * self.high, self.reason)}, {len(self.differences)} seeds, "
                  f"{self.n} images")
         found += ")" if self.groups is None else f" in {self.groups} groups)"
-        why = {"equivalent": f", within {100 * self.margin:g} points", "undecided": self._why()}.get(self.verdict, "")
+        why = {"equivalent": f", within {100 * self.margin:g} points"}.get(self.verdict, "")
+        if self.verdict == "undecided" and self.too_few:
+            why = f"; {self.too_few} cannot make a winner among {self.family + 1} models"
         return f"{self.first} {stands} {self.second} in {self.quantity.replace('_', ' ')}: {found}{why}."
 
-    def _why(self) -> str:
-        """Why a comparison is undecided where no difference, however large, could have been called one."""
-        least, S = 2.0 ** (1 - len(self.differences)) * self.family, len(self.differences)
-        if least < ALPHA:
-            return ""
-        return f"; {S} seed{'s' * (S > 1)} cannot make a winner among {self.family + 1} models"
+    @property
+    def too_few(self) -> str:
+        """The seeds or resamples of which no difference, however large, could have been called one, as the least p that
+        they allow is too large for the family; else nothing."""
+        S = len(self.differences)
+        if 2.0 ** (1 - S) * self.family >= ALPHA:
+            return f"{S} seed{'s' * (S > 1)}"
+        return f"{self.resamples} resamples" if 2 / (self.resamples + 1) * self.family >= ALPHA else ""
 
     def rows(self) -> list[dict]:
         """One record in percentage points, with the sentence as its text."""
@@ -150,30 +157,30 @@ class Family:
         four times in five.
 
         The larger of what the images allow, $(z_{1-\alpha/2m} + z_{0.8})\,\sigma$, and what the seeds allow; infinite
-        where the seeds, or the patients, are too few for any verdict. $\alpha/m$ is Holm's strictest step. It is rather
-        too large than too small: $\sigma$ is stretched and counts what differs from run to run for the images too.
+        where the seeds, the resamples or the patients are too few for any verdict. $\alpha/m$ is Holm's strictest step.
+        It is rather too large than too small: $\sigma$ is stretched and counts what differs from run to run for the
+        images too.
         """
         alpha = ALPHA / len(self.comparisons)
         from scipy.stats import norm
+        if self.reason:
+            return {c.first: math.inf for c in self.comparisons}
         images = (norm.ppf(1 - alpha / 2) + norm.ppf(POWER)) * self.spread[:, 1]
-        seeds = math.inf if self.reason else _detectable_by_seeds(len(self.comparisons[0].differences), alpha)
-        each = images if math.isinf(seeds) else np.maximum(images, seeds * self.spread[:, 0])
-        return {c.first: math.inf if math.isinf(seeds) else 100 * float(found)
-                for c, found in zip(self.comparisons, each)}
+        seeds = _detectable_by_seeds(len(self.comparisons[0].differences), alpha) * self.spread[:, 0]
+        return dict(zip((c.first for c in self.comparisons), (100 * np.maximum(images, seeds)).tolist()))
 
     @property
     def reason(self) -> str | None:
-        """Why no comparison has an interval: all are made on the same images."""
-        return self.comparisons[0].reason
+        """Why no difference, however large, could have been called one; all are made on the same images."""
+        one = self.comparisons[0]
+        return one.reason or (f"only {one.too_few}" if one.too_few else None)
 
     @property
     def sentence(self) -> str:
         """The differences that would be found, in words: the smallest and the largest."""
         least, most = (pick(self.detectable, key=self.detectable.get) for pick in (min, max))
         if self.reason:
-            return f"With so few patients no difference, however large, could be called one: {self.reason}."
-        if math.isinf(self.detectable[most]):
-            return "With so few seeds no difference, however large, could be called one."
+            return f"No difference, however large, could be called one: {self.reason}."
         found = f"{self.detectable[least]:.1f} percentage points ({least})"
         found += f" to {self.detectable[most]:.1f} ({most})" if most != least else ""
         return (f"From {found} on, a difference would be found about four times in five; smaller ones would often be "
@@ -185,7 +192,7 @@ class Family:
         rows = [{"value": value, "suffix": name} for name, value in self.detectable.items()]
         rows.append({"value": most, "text": self.sentence})
         of_all = {"quantity": "detectable_difference", "unit": "percentage point", "n": self.comparisons[0].n}
-        few = {"value": None, "reason": self.reason or "too few seeds"} if math.isinf(most) else {}
+        few = {"value": None, "reason": self.reason} if self.reason else {}
         return [with_caveats(of_all | row | few, self.comparisons[0].caveats) for row in rows]
 
 
@@ -219,7 +226,7 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
     points, drawn = _scores(tasks, quantity, split, groups, bootstrap, seed)           # (m, S), (R, m, S)
     apart = points[1:] - points[:1]
     over_images, patients = drawn.mean(2), Patients(split)
-    stretched, why = patients.spread(over_images, points.mean(1), quantity)
+    stretched, why = patients.spread(over_images, points.mean(1))
     overall = _seeds_too(drawn, seed + 1) + (stretched - over_images)                   # (R, m)
     means = overall[:, 1:] - overall[:, :1]
     p_seeds, p_images = np.array([sign_flip(d) for d in apart]), far_side(means)
@@ -227,16 +234,21 @@ def compare(runs: dict[str, list], split, *, reference: str = "softmax", models=
     n, caveats = len(split.labels), (*getattr(split, "caveats", ()), *patients.caveats)
     in_groups = None if groups is None else len(np.unique(groups))
 
+    every = np.ones(len(split.classes), bool)
+    least = [patients.least(np.all([one.agrees(other) for one, other in zip(row, tasks[0])], axis=0))
+             for row in tasks[1:]]
+
     def comparison(i, name):
         low, high, *inner = ends(means[:, i], (2.5, 97.5, 5, 95))
-        low, high = within(quantity, low, high, difference=True) if patients.known else (low, high)
-        return Planned(name, reference, quantity, apart[i], low, high, tuple(inner), float(p_seeds[i]),
-                       float(p_images[i]), float(corrected[i]), margin, n, len(names), in_groups, caveats, why)
+        low, high = within(quantity, *no_nearer((low, high), apart[i].mean(), least[i]), difference=True)
+        inner = no_nearer(inner, apart[i].mean(), patients.least(every), (5, 95))
+        return Planned(name, reference, quantity, apart[i], low, high, inner, float(p_seeds[i]), float(p_images[i]),
+                       float(corrected[i]), margin, n, len(means), len(names), in_groups, caveats, why)
     scores = tuple(Mean(name, quantity, points[i], *within(quantity, *ends(overall[:, i])), n, caveats, why)
                    for i, name in enumerate((reference, *names)))
     unknown = np.full(len(names), np.nan)
     spread = np.column_stack([apart.std(1, ddof=1) if S > 1 else unknown,
-                              unknown if why else np.nanstd(means, axis=0)])
+                              unknown if why else np.maximum(np.nanstd(means, axis=0), least)])
     return Family(tuple(comparison(i, name) for i, name in enumerate(names)), spread, scores)
 
 

@@ -115,6 +115,10 @@ class Task:
                 found[name][c] = _worth(hits, sizes[sizes > 0])
         return found
 
+    def agrees(self, other: Task) -> np.ndarray:
+        """The classes on whose images both models decide alike, all of them: a mask (k,)."""
+        return np.bincount(self.labels, self.decided != other.decided, minlength=self.k) == 0
+
     def _decisions(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Sensitivity: of a class, the share found. Specificity: of all other images, the share not called it."""
         table = self.confusion(self.decided, counts).astype(np.float64)

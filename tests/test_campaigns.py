@@ -83,7 +83,7 @@ def test_a_campaign_records_runs_means_rates_and_comparisons(go):
     assert one["context"]["second"] == "softmax" and one["context"]["seeds"] == 2
     assert ("phantom.planned.same.none.balanced_accuracy_difference", None) not in found       # the control is no rival
     assert ("phantom.control.same.softmax.balanced_accuracy_difference", None) in found
-    assert found["phantom.planned.tuned.detectable_difference", None]["reason"] == "too few seeds"
+    assert found["phantom.planned.tuned.detectable_difference", None]["reason"] == "only 2 seeds"
 
 
 def test_the_record_has_the_decisions_and_the_losses_of_each_run(go):
@@ -238,13 +238,13 @@ def test_some_models_alone_are_trained(monkeypatch):
     assert commands.campaign("curves", "", [], "cpu", False) == [(CAMPAIGNS["curves"].models, None)]
 
 
-def test_a_model_that_has_none_to_compare_with_shows_its_score(go, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(results, "results_root", lambda: tmp_path)
-    monkeypatch.setitem(campaigns.CAMPAIGNS, "curves", dataclasses.replace(TINY["curve"], name="curves"))
-    rows = commands.campaign("curves", "", ["xca"], "cpu", False)
+def test_a_model_that_has_none_to_compare_with_shows_its_score(go, capsys):
+    to, _ = go
+    alone = {"curve": dataclasses.replace(TINY["curve"], models=("xca",))}
+    rows = campaigns.run("curve", device="cpu", bootstrap=20, to=to, campaigns=alone, show=False)
     console.show(rows)
     assert [(row["model"], row["recipe"], row["seed"]) for row in rows] == [("xca", "n12", 0), ("xca", "n24", 0)]
-    found = named(results.here("10_curve", "cpu"))
+    found = named(to)
     for row in rows:
         record = found[f"phantom.{row['recipe']}.xca.balanced_accuracy", 0]
         assert (row["balanced_accuracy"], row["balanced_accuracy_low"]) == (record["value"], record["low"])

@@ -6,12 +6,14 @@ matplotlib.use("agg")
 
 import io
 import math
+import types
 
 import numpy as np
 import pytest
 import torch
 
 import medbench as mb
+from medbench import metrics
 from medbench.book import drawings, overview, patients, pyramid
 
 torch.set_num_threads(1)
@@ -84,6 +86,30 @@ def test_a_mark_of_the_site_shines_at_home_and_fails_elsewhere():
     assert value["home"] > 0.9 and value["elsewhere"] < 0.75
 
 
+def test_the_fall_from_slices_to_patients_has_its_interval_and_what_has_to_be_said():
+    patient = np.arange(2000) // 5
+    batch = types.SimpleNamespace(images=torch.arange(2000).reshape(-1, 1, 1, 1), labels=torch.from_numpy(patient % 10))
+    told = {}
+    for by, wrong in (("slice", 5), ("patient", 2)):         # every fifth image wrong, and every second
+        test = patients.divided(batch, patient, by, seed=0).test
+        off = np.where(np.arange(len(test)) % wrong == 0, 1, 0)
+        told[by] = metrics.evaluate(4.0 * np.eye(10)[(test.labels + off) % 10], test, prior=np.ones(10) / 10,
+                                    bootstrap=200)
+    rows, table = patients.fall(told, batch, patient, seed=0)
+    one, other = (told[by].balanced_accuracy for by in told)
+    kept = {row["quantity"]: row for row in rows}
+    assert kept["balanced_accuracy_by_slice"]["value"] == one.value
+    assert kept["fall"]["value"] == pytest.approx(100 * (one.value - other.value))
+    assert kept["fall"]["low"] < kept["fall"]["value"] < kept["fall"]["high"]
+    assert kept["fall"]["context"] == kept["balanced_accuracy_by_patient"]["context"]
+    assert "patients of class" in kept["fall"]["context"]["caveats"][0]
+    assert table["in both"].tolist()[1] == 0 < 200 < table["in both"].tolist()[0]
+    assert table["patients in training"].tolist()[1] == 280 < table["patients in training"].tolist()[0]
+    apart = patients._apart(metrics.Score(0.9, 0.87, 0.92, 50), metrics.Score(0.5, 0.4, 0.54, 40))
+    assert (apart.value, apart.low, apart.n) == pytest.approx((40, 35, 40))
+    assert apart.high == pytest.approx(40 + 100 * math.hypot(0.02, 0.1))
+
+
 @pytest.mark.slow
 def test_the_committed_figure_is_what_the_program_draws():
     from PIL import Image
@@ -106,8 +132,6 @@ def test_slices_or_patients_are_dealt_out():
         assert data.prior == pytest.approx(np.bincount(data.train.labels, minlength=10) / 140)
     groups = [set(part.groups) for part in (by_patient.train, by_patient.val, by_patient.test)]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    assert patients.shared(batch, patient, "patient", seed=0) == 0
-    assert patients.shared(batch, patient, "slice", seed=0) > 20
     other = patients.divided(batch, patient, "patient", seed=1)
     assert len({by_slice.fingerprint, by_patient.fingerprint, other.fingerprint}) == 3
 

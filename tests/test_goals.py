@@ -93,3 +93,9 @@ def test_on_real_mri_models_learn():
     assert all(r.value >= max(0.75, neighbour) for r in found.values()), {n: r.value for n, r in found.items()}
     best = max(found.values(), key=lambda r: r.value)
     assert best.value >= 0.85 or best.low <= 0.85 <= best.high
+
+
+# --------------------------------------------------------------------------------------------- the leak
+def test_a_split_by_slice_scores_higher_than_one_by_patient():
+    [fall] = [r for r in records.read(FOLDER / "01_data.json").records if r.name == "leakage.fall"]
+    assert fall.low > 0, fall

@@ -64,7 +64,8 @@ def test_every_score_equals_scikit_learn(population):
         scores = found.per_class[key]
         assert scores["sensitivity"].value == pytest.approx(reference.recall_score(y == c, decided == c))
         assert scores["specificity"].value == pytest.approx(reference.recall_score(y != c, decided != c))
-        assert scores["sensitivity"].n == found.support[key] == (y == c).sum()
+        behind = [scores[name].n for name in ("sensitivity", "specificity", "auroc", "auprc")]
+        assert behind == [(y == c).sum(), (y != c).sum(), len(y), len(y)] and found.support[key] == behind[0]
 
 
 @pytest.mark.parametrize("population", [False, True])
@@ -137,7 +138,8 @@ def test_majority_baseline_is_the_frequency_of_the_commonest_class():
 
 def test_rows_are_whole_and_carry_intervals():
     logits, split = task(k=3, n=90)
-    assert not any("low" in row for row in metrics.evaluate(logits, split, bootstrap=0).rows())
+    without = {row["quantity"] for row in metrics.evaluate(logits, split, bootstrap=0).rows() if "low" in row}
+    assert without == {"sensitivity", "specificity"}         # Wilson's need no resamples
     rows = metrics.evaluate(logits, split, bootstrap=50).rows()
     overall = {row["quantity"]: row for row in rows if "suffix" not in row}
     assert set(overall) == {*metrics.OVERALL, "calibration_floor", "confusion"}
@@ -176,7 +178,8 @@ def test_comparison_finds_a_difference_or_leaves_it_undecided():
     assert gap.difference == pytest.approx(both[0] - both[1]) and gap.verdict == "better"
     assert metrics.compare(worse, logits, split, bootstrap=200).verdict == "worse"
     again = metrics.compare(logits, logits + 0.01, split, bootstrap=200)
-    assert (again.difference, again.low, again.high, again.verdict) == (0, 0, 0, "undecided")
+    assert (again.difference, again.verdict) == (0, "undecided") and again.low == pytest.approx(-again.high)
+    assert 0.001 < again.high < 0.02                         # no image of 800 tells them apart; another might
     assert gap.rows()[0]["unit"] == "percentage point" and "a lies above b" in gap.rows()[0]["text"]
 
 
@@ -345,7 +348,13 @@ def test_the_class_table_has_wilson_intervals_that_cover():
             [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)])
         assert table.loc[key, "specificity"] == pytest.approx(scores.per_class[key]["specificity"].value)
         assert table.loc[key, "sensitivity"] == pytest.approx(scores.per_class[key]["sensitivity"].value)
+        one = scores.per_class[key]["specificity"]
+        want = binomtest(round(one.value * one.n), one.n).proportion_ci(method="wilson")
+        assert (one.low, one.high) == pytest.approx((want.low, want.high), abs=1e-12)
     assert table["support"].tolist() == list(scores.support.values())
+    right = metrics.evaluate(4.0 * np.eye(7)[split.labels], split, bootstrap=0)
+    for one in right.per_class["class_0"]["sensitivity"], right.per_class["class_0"]["specificity"]:
+        assert one.low < one.value == one.high == 1          # all right, and still not sure
     rng, covered = np.random.default_rng(0), 0
     for _ in range(500):
         _, low, high = classwise.wilson(rng.binomial(12, 0.93), 12)

@@ -1,12 +1,14 @@
 """Planned comparisons: no winners among equals, real differences found, equals called equal, and why when undecided."""
 
+import math
 import types
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest, norm, t
 
 from medbench import metrics, planned, results
+from medbench.bootstrap import Patients
 from medbench.scoring import Task
 
 
@@ -35,14 +37,29 @@ def compared(seed, bootstrap=500, **more):
 
 
 # --------------------------------------------------------------------------------------------- what it promises
+KINDS = ({}, {"own": 0.0, "luck": 0.5}, {"luck": 0.05}, {"luck": 0.15, "own": 0.5},
+         {"grouped": False, "each": 1}, {"grouped": False, "each": 1, "patients": 60, "luck": 0.05},
+         {"patients": 40, "luck": 0.1}, {"patients": 60, "each": 1, "own": 0.5})
+
+
 def test_of_2000_pairs_of_equal_models_few_have_a_winner():
-    """The upper 95 % bound (Clopper-Pearson, one-sided) of the rate of false winners is at most 6 %."""
-    kinds = ({}, {"own": 0.0, "luck": 0.5}, {"luck": 0.05}, {"luck": 0.15, "own": 0.5})
-    winners = sum(compared(seed, **kinds[seed % 4]).comparisons[0].verdict in ("better", "worse")
-                  for seed in range(2000))
-    bound = binomtest(winners, 2000).proportion_ci(0.90, "exact").high
-    assert bound <= 0.06, (winners, bound)
-    assert winners >= 5                                      # the simulation can make winners at all
+    """The upper 95 % bound (Clopper-Pearson, one-sided) of the rate of false winners is at most 6 %; with patients and
+    without, many images and few, and none of these kinds hides a bad one behind the others."""
+    winners = np.zeros(len(KINDS), int)
+    for seed in range(2000):
+        kind = seed % len(KINDS)
+        winners[kind] += compared(seed, **KINDS[kind]).comparisons[0].verdict in ("better", "worse")
+    bound = binomtest(int(winners.sum()), 2000).proportion_ci(0.90, "exact").high
+    assert bound <= 0.06 and winners.max() <= binom.ppf(0.999, 2000 // len(KINDS), 0.05), winners
+    assert winners.sum() >= 5                                # the simulation can make winners at all
+
+
+def test_of_families_of_equal_models_few_have_any_winner():
+    """Six models beside one: Holm's correction holds the chance of any."""
+    families = [compared(seed, gaps=7 * (0.0,), patients=60, each=1, luck=0.5, own=0.0) for seed in range(200)]
+    winners = sum(any(one.verdict in ("better", "worse") for one in family.comparisons) for family in families)
+    alone = sum(max(one.p_seeds, one.p_images) < 0.05 for family in families for one in family.comparisons)
+    assert winners <= binom.ppf(0.99, 200, 0.05) < alone, (winners, alone)
 
 
 def test_either_half_alone_would_not_do():
@@ -105,7 +122,63 @@ def test_models_that_differ_by_the_margin_are_rarely_called_equivalent():
         runs, split = study(5000 + number, gaps=(0.0, gap))
         found = planned.compare(runs, split, reference="m0", bootstrap=300, margin=margin).comparisons[0]
         called += found.verdict == "equivalent"
-    assert called <= 15
+    assert called <= binom.ppf(0.99, 150, 0.05), called      # 14
+
+
+def few(each, wrong, classes=3, seeds=8, groups=None):
+    """Two models that are right on all of `each` images of each class, but the second on `wrong` of the first."""
+    labels = np.repeat(np.arange(classes), each)
+    split = types.SimpleNamespace(labels=labels, classes=tuple("abcdefghij"[:classes]), population=None,
+                                  prior=np.ones(classes) / classes, groups=groups)
+    said = np.where(np.arange(len(labels)) < wrong, 1, labels)
+    return {"m0": seeds * [np.eye(classes)[labels]], "m1": seeds * [np.eye(classes)[said]]}, split
+
+
+@pytest.mark.parametrize("each, verdict", [(5, "undecided"), (20, "undecided"), (200, "equivalent")])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_models_that_agree_on_all_of_few_images_are_not_equivalent(each, verdict, grouped):
+    """They may differ in the next: a model that finds nine in ten is right on five images of a class in 59 %."""
+    runs, split = few(each, 0, groups=np.arange(3 * each) if grouped else None)
+    family = planned.compare(runs, split, reference="m0", bootstrap=300)
+    [found], p = family.comparisons, 1 / (each + 2)
+    spread = math.sqrt(p * (1 - p) / each / 3)
+    assert found.verdict == verdict and found.difference == 0 and found.p == 1
+    assert found.inner == pytest.approx([norm.ppf(share) * spread for share in (0.05, 0.95)])
+    assert (found.low, found.high) == pytest.approx([norm.ppf(share) * spread for share in (0.025, 0.975)])
+    assert family.detectable["m1"] == pytest.approx(100 * (norm.ppf(0.975) + norm.ppf(0.8)) * spread)
+    one = metrics.compare(runs["m0"][0], runs["m1"][0], split, bootstrap=300)
+    assert (one.low, one.high) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("each, apart", [(8, 0.1), (25, 0.04)])
+def test_models_that_differ_beyond_the_margin_are_rarely_equivalent_on_few_images(each, apart):
+    """All right or nearly so: what the bootstrap spreads is nothing, and one in two was then called equivalent."""
+    rng, called = np.random.default_rng(0), 0
+    for _ in range(200):
+        runs, split = few(each, rng.binomial(each, 3 * apart), seeds=2)          # of the first class; the others right
+        called += planned.compare(runs, split, reference="m0", bootstrap=100).comparisons[0].verdict == "equivalent"
+    assert called <= binom.ppf(0.99, 200, 0.05), called
+
+
+def test_the_inner_interval_is_of_two_tests_at_five_percent():
+    runs, split = study(4, seeds=2)
+    both = planned.compare({name: found[:1] for name, found in runs.items()}, split, reference="m0", bootstrap=400)
+    counts = np.concatenate(list(metrics.resamples(split.labels, 400, 0, split.groups)))
+    first, second = (Task(runs[name][0], split).statistic("balanced_accuracy", counts) for name in ("m1", "m0"))
+    stretch = t.ppf(0.975, Patients(split).fewest - 1) / norm.ppf(0.975)
+    [found] = both.comparisons
+    assert found.inner == pytest.approx(
+        found.difference + stretch * (np.percentile(first - second, (5, 95)) - found.difference), abs=1e-5)
+
+
+@pytest.mark.parametrize("S", [2, 4, 8])
+def test_seeds_add_the_variance_of_a_mean_over_few(S):
+    """Images that spread nothing: s^2 / S from the seeds, and (t/z)^2 as that is known from S values."""
+    each = np.random.default_rng(S).normal(size=S)
+    drawn = planned._seeds_too(np.broadcast_to(each, (40_000, 1, S)), 0)[:, 0]
+    stretch = t.ppf(0.975, S - 1) / norm.ppf(0.975)
+    assert drawn.var() == pytest.approx(each.var(ddof=1) / S * stretch**2, rel=0.04)
+    assert drawn.mean() == pytest.approx(each.mean(), abs=5 * drawn.std() / 200)
 
 
 @pytest.mark.parametrize("quantity", ["balanced_accuracy", "macro_auroc"])
@@ -121,11 +194,23 @@ def test_what_is_undefined_has_no_verdict(quantity):
 
 def test_a_single_seed_shows_no_equivalence_either():
     """The same answers twice: no difference at all, and still another seed might have brought one."""
-    runs, split = study(0, gaps=(0.0,), seeds=2)
-    both = {"m0": runs["m0"], "m1": runs["m0"]}
-    assert planned.compare(both, split, reference="m0", bootstrap=50).comparisons[0].verdict == "equivalent"
-    alone = planned.compare({name: found[:1] for name, found in both.items()}, split, reference="m0", bootstrap=50)
-    assert alone.comparisons[0].verdict == "undecided" and alone.comparisons[0].inner == (0.0, 0.0)
+    runs, split = few(200, 0)
+    assert planned.compare(runs, split, reference="m0", bootstrap=50).comparisons[0].verdict == "equivalent"
+    alone = planned.compare({name: found[:1] for name, found in runs.items()}, split, reference="m0", bootstrap=50)
+    assert alone.comparisons[0].verdict == "undecided" and alone.comparisons[0].inner[1] < 0.02
+
+
+@pytest.mark.parametrize("resamples, enough", [(50, False), (79, False), (80, True)])
+def test_too_few_resamples_can_have_no_winner_and_this_is_said(resamples, enough):
+    """With two rivals the least p of the images is 4 / (R + 1)."""
+    runs, split = few(50, 50)
+    family = planned.compare(runs | {"m2": runs["m1"]}, split, reference="m0", bootstrap=resamples)
+    assert {one.verdict for one in family.comparisons} == {"worse" if enough else "undecided"}
+    why = f"; {resamples} resamples cannot make a winner among 3 models"
+    assert all((why in one.sentence) != enough for one in family.comparisons)
+    assert all(math.isinf(least) != enough for least in family.detectable.values())
+    assert (f"could be called one: only {resamples} resamples." in family.sentence) != enough
+    assert (family.rows()[0].get("reason") == f"only {resamples} resamples") != enough
 
 
 def test_as_many_right_answers_in_other_classes_are_no_difference_at_all():

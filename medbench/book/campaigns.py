@@ -28,7 +28,7 @@ from ..files import read_json
 from ..metrics import ERROR, FLOOR
 from ..models import build_model
 from ..recipe import prior_behind
-from ..rows import with_caveats
+from ..rows import caveat_column, with_caveats
 from ..scoring import Task
 from ..training import RECIPE_VERSION, SELECTION, evaluate, load_run, predict, run_folder
 from .real import MRI, RealSet
@@ -94,7 +94,8 @@ def run(name: str, *, device: str = "auto", seeds: list[int] | None = None, boot
 
     Args: `seeds`: those to train now, in place of all of the campaign's; `to`: the record file (default: the campaign's
         own of this device, which begins with what is committed); `again`: try once more what was given up.
-    Returns: one row a model (and size): its recipe and mean balanced accuracy over all seeds that every model has.
+    Returns: one row a model (and size): its recipe and mean balanced accuracy over all seeds that every model has; one
+        a run where there is no reference to compare with.
     Raises: FileNotFoundError if the data are not there; RuntimeError where a training failed, behind all others.
     """
     campaign = (campaigns or CAMPAIGNS)[name]
@@ -250,12 +251,20 @@ class _Going:
         """Means over seeds, the planned comparisons, and what mixing is worth; none of them from a single model. All
         say with which rates, for a later choice may be another."""
         if REFERENCE not in runs or len(runs) < 2:
-            return []
+            return self.alone(recipe)
         equal = np.full(len(opened.classes), 1 / len(opened.classes))        # `as_logits` has these behind it
         found = families.compare(runs, opened.test, reference=REFERENCE, priors=dict.fromkeys(runs, equal))
         families.record(found, self.campaign.data, to=self.to, recipe=recipe, images=len(opened.train),
                         preset=self.campaign.preset, rates=rates)
         return [{"model": row["model"], "recipe": recipe} | row for row in families.rows(found)]
+
+    def alone(self, recipe: str) -> list[dict]:
+        """The score of each run of these models with these seeds, where there is nothing to compare it with."""
+        of = "balanced_accuracy"
+        return [{"model": r.model, "recipe": recipe, "seed": r.seed, of: r.value, f"{of}_low": r.low,
+                 f"{of}_high": r.high} | caveat_column(r.context.get("caveats", ()))
+                for r in self.recorded(of).values()
+                if r.context["recipe"] == recipe and r.model in self.campaign.models and r.seed in self.seeds]
 
 
 def rate_of(factor: float) -> str:

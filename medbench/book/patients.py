@@ -1,7 +1,7 @@
 """Several slices of each patient: what chapter 01 shows of splits by slice and by patient.
 
-What lives here, top to bottom: `scans`; `divided`, the same images split in one way or the other; `shared` and `fall`,
-what that does; `checked`, what the check of real data sets found, from its records.
+What lives here, top to bottom: `scans`; `divided`, the same images split in one way or the other; `fall`, what that
+does; `checked`, what the check of real data sets found, from its records.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 from .. import phantom, results
 from ..config import fingerprint
 from ..data import Data, Split
+from ..metrics import Score
+from ..rows import with_caveats
 from .tables import of_one_device
 
 CHECK = "01_check"                                         # where the records of checked data sets are kept
@@ -45,25 +47,32 @@ def divided(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) ->
                 fingerprint=fingerprint(hashlib.sha256(images).hexdigest(), labels.tolist(), part.tolist()))
 
 
-def shared(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) -> int:
-    """How many patients of the test set are in training too."""
-    data = divided(batch, patient, by, seed=seed)
-    return len(np.intersect1d(data.train.groups, data.test.groups))
-
-
 def fall(told: dict, batch: phantom.Batch, patient: np.ndarray, *, seed: int):
-    """How far the score falls from slices to patients, as a row, and both scores as a table.
+    """Both scores and how far they fall from slices to patients, as rows; and as a table, with whom each split knows.
 
     Args: `told` {"slice": Scores, "patient": Scores}; the rest as `divided`.
     """
     import pandas as pd
-    lost = told["slice"].balanced_accuracy.value - told["patient"].balanced_accuracy.value
-    n = told["patient"].balanced_accuracy.n
-    row = {"quantity": "fall", "value": 100 * lost, "unit": "percentage point", "n": n}
-    rows = {f"split by {by}": {"images in test": scores.balanced_accuracy.n,
-                               "patients also in training": shared(batch, patient, by, seed=seed),
-                               "balanced accuracy": str(scores.balanced_accuracy)} for by, scores in told.items()}
-    return row, pd.DataFrame(rows).T
+    rows, table = [], {}
+    for by, scores in told.items():
+        data, score = divided(batch, patient, by, seed=seed), scores.balanced_accuracy
+        known, asked = set(data.train.groups), set(data.test.groups)
+        rows.append(with_caveats(score.row(f"balanced_accuracy_by_{by}"), scores.caveats))
+        table[f"split by {by}"] = {"patients in training": len(known), "patients in test": len(asked),
+                                   "in both": len(known & asked), "images in test": score.n,
+                                   "balanced accuracy": str(score)}
+    lost = _apart(told["slice"].balanced_accuracy, told["patient"].balanced_accuracy)
+    rows.append(with_caveats(lost.row("fall", unit="percentage point"), told["patient"].caveats))
+    return rows, pd.DataFrame(table).T
+
+
+def _apart(first: Score, second: Score) -> Score:
+    """The difference of two scores of different images in percentage points, each end as far as the ends of both
+    together, by the root of their squares (Zou & Donner 2008, Stat. Med. 27, 1693-1702)."""
+    gap = first.value - second.value
+    low = gap - np.hypot(first.value - first.low, second.high - second.value)
+    high = gap + np.hypot(first.high - first.value, second.value - second.low)
+    return Score(100 * gap, 100 * low, 100 * high, second.n, second.reason or first.reason)
 
 
 def checked(device="auto"):
