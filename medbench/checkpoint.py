@@ -3,7 +3,7 @@
 What lives here, top to bottom: tensors to bytes and back; the states of an unfinished run; a finished run; refusing
 pickles.
 
-    run.json                       what was trained, the history, `finished`; written last
+    run.json                       what was trained, the history, `finished`; written last, and when it is found damaged
     model.safetensors              the chosen weights
     state-<step>.safetensors       while training: everything that the next step depends on
     state-<step>.json              how far, the hash of these tensors and its own; written after them
@@ -226,6 +226,26 @@ def load_run(folder: Path, patience: float = 0.0) -> tuple[dict, dict[str, Tenso
         if time.monotonic() >= until:
             return None
         time.sleep(min(2.0, patience))
+
+
+def reopen(folder: Path, patience: float = 0.0) -> list[str]:
+    """Let a finished run that is damaged count as unfinished, to be trained again; states that are there stay.
+
+    Args: `patience`: as in `load_run`.
+    Returns: a sentence on it for the notes of the run to come, also when asked again; none of other runs.
+    Raises: OSError: the folder may not be written.
+    """
+    file, weights = folder / "run.json", folder / "model.safetensors"
+    info, why = read_json(file), ""
+    if info is None and file.is_file() and weights.is_file():
+        why = "its run.json cannot be read"
+    elif info and info.get("finished") and not load_run(folder, patience):
+        why = "its weights are not those that were written" if weights.is_file() else "its weights are missing"
+    if why:
+        info = {"finished": False, "reason": f"it had ended, but was damaged since ({why}); train it again",
+                "notes": [f"the finished run was damaged ({why}) and was trained again"]}
+        write_json(file, info)
+    return info.get("notes", []) if info and not info.get("finished") else []
 
 
 def chosen_epoch(info: dict) -> dict:

@@ -27,6 +27,7 @@ STEMS = ("patch", "conv")
 PRIORS = ("study", "sqrt", "uniform")
 PRECISIONS = ("auto", "float32", "bfloat16")
 LOSSES = ("cross_entropy", "class_weights", "logit_adjustment", "focal")
+EVENING = ("class_weights", "logit_adjustment")              # losses that let every class count the same
 SAMPLINGS = ("as_is", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -164,7 +165,8 @@ class TrainingConfig(Config):
     a sum depend on how it is split. `threads=0` means all cores of the machine, shared by the processes on it.
     `batch_size` is that of all processes together. `micro_batch`: images that one process takes at once, 0 for all of
     its share; where memory runs out it is halved, and the gradient stays that of the whole batch (batch normalisation
-    takes its statistics from each part).
+    takes its statistics from each part). Either `sampling` or one of the losses in `EVENING` lets every class count the
+    same, not both.
     """
 
     epochs: int = 3
@@ -214,6 +216,9 @@ class TrainingConfig(Config):
                              f"image, for it is the batch of all together")
         one_of("loss", self.loss, LOSSES)
         one_of("sampling", self.sampling, SAMPLINGS)
+        if self.sampling == "balanced" and self.loss in EVENING:
+            raise ValueError(f"sampling is 'balanced' and loss is {self.loss!r}: each lets every class count the same, "
+                             f"and both would count rare ones twice; say sampling='as_is', or loss='cross_entropy'")
         one_of("precision", self.precision, PRECISIONS)
         one_of("device", self.device.split(":")[0], DEVICES)
 

@@ -123,13 +123,14 @@ def assignments(given: list[str]) -> dict:
 
 
 def choices(given: list[str]) -> dict[str, list]:
-    """`["lr=0.001,0.002"]` as a dict of lists, its values read as those of `assignments`."""
+    """`["lr=0.001,0.002"]` as a dict of lists, its values read as those of `assignments`, each once."""
     example = "such as --vary lr=0.001,0.002"
     found = {name: [_value(part) for part in text.split(",") if part.strip()]
              for name, text in _pairs(given, "--vary", example)}
     if empty := [name for name, values in found.items() if not values]:
         raise ValueError(f"--vary got {empty[0]}=; wanted values, {example}")
-    return found
+    return {name: [value for i, value in enumerate(values) if value not in values[:i]]
+            for name, values in found.items()}
 
 
 def _pairs(given: list[str], option: str, example: str) -> list[tuple[str, str]]:

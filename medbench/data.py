@@ -125,8 +125,8 @@ def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: 
         sub-folder a class (`readers`). `cache`: a folder in place of the default one. `show`: progress bars in the
         terminal.
     Returns: `Data`, whose fingerprint stands for the very bytes of images and labels.
-    Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix. OSError: the cache
-        could not be written, because the disk is full for example.
+    Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix. OSError: a folder
+        could not be read, or the cache not be written, because the disk is full for example.
     """
     return (_phantom if config.source == "phantom" else _real)(config, cache_dir(cache), show)
 
@@ -271,10 +271,12 @@ def _cached(path: Path, make) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays under `path` and their hashes; `make(folder)` writes them where they are missing or damaged.
 
     One process makes and others wait; the folder appears whole or not at all. Images and masks are mapped, not read.
+    What is intact needs no lock, so that a cache which may only be read will do.
     """
-    with lock(path):
-        if not _intact(path):
-            _write(path, make)
+    if not _intact(path):
+        with lock(path):
+            if not _intact(path):
+                _write(path, make)
     hashes = read_json(path / "meta.json")["hashes"]
     return {name: np.load(path / f"{name}.npy", mmap_mode="r" if name in MAPPED else None) for name in hashes}, hashes
 

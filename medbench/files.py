@@ -7,18 +7,20 @@ and whole folders; arrays; hashes; messages without folders; the progress bar.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import re
+import secrets
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 WAITS = 5.0                    # seconds for a lock before it is said whose it is
 SEEN_LATE = 90.0               # seconds until a folder that machines share, such as NFS, shows what another one wrote
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)              # answers of a file system that has none
 
 
 def cache_dir(cache: str | os.PathLike | None = None) -> Path:
@@ -45,18 +47,21 @@ def environment(**names):
 
 # --------------------------------------------------------------------------------------------- atomic writing
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, whatever happens in between."""
+    """Write a file so that a reader sees the old content or the new, whatever happens in between.
+
+    Who may read it is for the umask to say, as with any new file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -99,14 +104,14 @@ def new_folder(path: Path):
 def lock(path: Path, seconds: float = -1):
     """Hold the folder or file `path` alone among processes; others wait, and say so. The lock lies beside it.
 
-    Raises: OSError: its file system has no locks. RuntimeError: another process holds it for more than `seconds`, if
-        these are not negative.
+    Raises: OSError: its file system has no locks, or the lock cannot be written. RuntimeError: another process holds it
+        for more than `seconds`, if these are not negative.
     """
     from filelock import FileLock, Timeout
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    one = FileLock(str(path.with_name(path.name + ".lock")))
+    one = FileLock(str(path.with_name(path.name + ".lock")), fallback_to_soft=False)       # which would outlive a kill
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             one.acquire(timeout=WAITS if seconds < 0 else min(WAITS, seconds))
         except Timeout:
@@ -115,14 +120,21 @@ def lock(path: Path, seconds: float = -1):
     except Timeout as error:
         raise RuntimeError(f"another process has held {str(path)!r} for {seconds:g} s; is the same work going on "
                            f"there? Wait for its end, or end it") from error
-    except NotImplementedError as error:
-        raise OSError(f"the file system of {str(path.parent)!r} has no locks (flock), without which two processes may "
-                      f"write one file; have it mounted with them, or set MEDBENCH_CACHE to a folder elsewhere") \
-            from error
+    except OSError as error:
+        raise OSError(error.errno, _no_lock(path, error)) from error
     try:
         yield
     finally:
         one.release()
+
+
+def _no_lock(path: Path, error: OSError) -> str:
+    """Why there is no lock, and what to do."""
+    if error.errno in NO_LOCKS:
+        return (f"the file system of {str(path.parent)!r} has no locks (flock), without which two processes may write "
+                f"one file; have it mounted with them, or set MEDBENCH_CACHE to a folder elsewhere")
+    return (f"the lock of {str(path)!r} could not be written beside it ({error.strerror or error}); make room or give "
+            f"permission there, or set MEDBENCH_CACHE (for records MEDBENCH_RESULTS) to another folder")
 
 
 # --------------------------------------------------------------------------------------------- arrays
@@ -133,7 +145,7 @@ def write_array(path: Path, array) -> None:
     """
     import numpy as np
     content = io.BytesIO()
-    np.save(content, array)
+    np.save(content, array, allow_pickle=False)
     write_bytes(path, content.getvalue())
 
 

@@ -39,7 +39,8 @@ class Job:
     """One training of a grid.
 
     `state`: `waiting`, `running`, `finished`, `loaded` (it was finished before) or `failed`. `failures`: why it failed,
-    each time, in earlier grids too. `logits` (n, k) on the test set, where the grid was asked for them.
+    each time, in earlier grids too. `logits` (n, k) on the test set, where the grid was asked for them. `before`:
+    what the file of the run said when the grid began: where the run is damaged, that it is finished says nothing.
     """
 
     experiment: Experiment
@@ -50,6 +51,7 @@ class Job:
     failures: list[str] = field(default_factory=list)
     logits: np.ndarray | None = None
     reached: int = 0
+    before: dict | None = None
 
     @property
     def name(self) -> str:
@@ -83,7 +85,8 @@ class Job:
 
     def share(self) -> float:
         """How much of it is done, from 0 to 1, by its last checkpoint; a finished run has none any more."""
-        if self.state in ("finished", "loaded") or (read_json(self.folder / "run.json") or {}).get("finished"):
+        told = read_json(self.folder / "run.json") or {}
+        if self.state in ("finished", "loaded") or (told.get("finished") and told != self.before):
             return 1.0
         done = checkpoint.last_step(self.folder) * self.experiment.training.batch_size
         return min(1.0, done / self.size)
@@ -96,7 +99,7 @@ def train(experiments: list[Experiment], place: places.Place | None = None, *, l
     """Train every experiment that is not finished; one that fails does not stop the others.
 
     Args:
-        place: where they run; by default `places.Here`.
+        place: where they run; by default `places.Here`, with room for those that take the most threads.
         labels: what to call each beside its model's name.
         logits: also let each finished model see the test set.
         tries: how often one may fail, over all grids. A kill counts only where no checkpoint was gained since the
@@ -107,7 +110,7 @@ def train(experiments: list[Experiment], place: places.Place | None = None, *, l
     Returns: one `Job` an experiment, in their order.
     Raises: ValueError: an experiment cannot be built; RuntimeError: no such place.
     """
-    place = place or places.Here(experiments[0].training)
+    place = place or min(map(places.Here, dict.fromkeys(e.training for e in experiments)), key=lambda here: here.room)
     opened = {config: load_data(config) for config in dict.fromkeys(e.data for e in experiments)}
     jobs = [_job(e, opened[e.data], place, tries, again) for e in experiments]
     for job, label in zip(jobs, labels or ()):
@@ -140,7 +143,8 @@ def _job(experiment: Experiment, data: Data, place: places.Place, tries: int, ag
     folder = training.run_folder(build_model(experiment.model), data, experiment.training)
     if again:
         (folder / FAILURES).unlink(missing_ok=True)
-    job = Job(experiment, folder, len(data.train), failures=(read_json(folder / FAILURES) or {}).get("failures", []))
+    job = Job(experiment, folder, len(data.train), failures=(read_json(folder / FAILURES) or {}).get("failures", []),
+              before=read_json(folder / "run.json"))
     if done := checkpoint.load_run(folder):
         if not (folder / EXPERIMENT).exists():               # killed between the two
             note(experiment, data, folder)
@@ -209,6 +213,8 @@ def fit(experiment: Experiment, data: Data, progress: bool = True, workers: int 
 
 
 def note(experiment: Experiment, data: Data, folder: Path) -> None:
-    """Write beside a run which data it saw, so that it can be scored by its name."""
-    write_json(folder / EXPERIMENT,
-               dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)})
+    """Write beside a run which data it saw, so that it can be scored by its name, unless that stands there."""
+    told = dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)}
+    kept = read_json(folder / EXPERIMENT) or {}
+    if any(kept.get(name) != told[name] for name in ("data", "mean_grey")):
+        write_json(folder / EXPERIMENT, told)

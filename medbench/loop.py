@@ -40,7 +40,7 @@ class Loop:
     """One training."""
 
     def __init__(self, model: nn.Module, data: Data, config: TrainingConfig, folder: Path, world: World,
-                 workers: int = 0, progress: bool = True):
+                 workers: int = 0, progress: bool = True, notes: list[str] | None = None):
         self.model, self.data, self.config, self.folder, self.world = model, data, config, folder, world
         self.progress, self.workers = progress, workers
         self.wrapped = world.wrapped(model)
@@ -53,9 +53,10 @@ class Loop:
         self.name = getattr(getattr(model, "config", None), "name", type(model).__name__)
         self.info = {"step": 0, "loss_sum": 0.0, "seconds": 0.0, "cpu_seconds": 0.0, "history": [], "best_epoch": 0,
                      "order": "", "micro_batch": config.micro_batch}
+        self.at_once = -(-config.batch_size // world.size)   # images that the model was given last, in one go
         self.best: dict[str, torch.Tensor] = {}
         self.every = 1 if world.device.type == "cpu" else CHECK_STEPS
-        self.notes: list[str] = []
+        self.notes = list(notes or ())                       # of what happened before, and then on the way
         self.writing = 0.0                                   # seconds that the last state took
 
     # ----------------------------------------------------------------------------------------- all of it
@@ -74,11 +75,14 @@ class Loop:
             while self.info["step"] < self.steps:
                 try:
                     self._epoch(self.info["step"] // self.per_epoch, prior)
+                    continue
                 except (RuntimeError, MemoryError) as error:
                     self._less_memory(error)
-                    self._restore()
                 except _Again:
-                    self._restore()
+                    pass
+                self.optimiser.zero_grad(set_to_none=True)   # not above: there the error still holds what was computed
+                torch.cuda.empty_cache()
+                self._restore()
         self._finish(about)
         self.world.unwrap(self.model)
 
@@ -132,6 +136,7 @@ class Loop:
         total = self.loss.total(everyone)
         most = -(-len(batch) // self.world.size)             # of all processes: each makes as many parts
         size = self.info["micro_batch"] or most
+        self.at_once = min(size, most)
         starts = range(0, most, size)
         found = torch.zeros((), dtype=torch.float64, device=self.world.device)
         for start in starts:
@@ -161,19 +166,21 @@ class Loop:
 
     # ----------------------------------------------------------------------------------------- what goes wrong
     def _less_memory(self, error: BaseException) -> None:
-        """Note that half as many images fit at once, for `_restore`; other errors, and one image, are raised.
+        """Note for `_restore` that fewer images fit at once: those of a step are halved until they are fewer than now.
+        Other errors, and one image, are raised.
 
         Of several processes the others wait for the sums of this one, so they all have to start again.
         """
         if not (isinstance(error, (MemoryError, torch.OutOfMemoryError))
                 or any(text in str(error).lower() for text in NO_MEMORY)):
             raise error
-        share = -(-self.config.batch_size // self.world.size)
-        now = min(self.info["micro_batch"] or share, share)
+        share, now = -(-self.config.batch_size // self.world.size), self.at_once
         if now == 1:
             raise RuntimeError(f"memory ran out with 1 image at once in each of {self.world.size} processes; use a "
                                f"smaller model or image") from error
-        half = -(-now // 2)
+        half = -(-min(self.info["micro_batch"] or share, share) // 2)
+        while half >= now:                                   # in validation, or in the last step of an epoch
+            half = -(-half // 2)
         note = (f"memory ran out at step {self.info['step'] + 1} with {now} images at once; went on with {half} at "
                 f"once, of the same batch")
         write_json(self.folder / LESS, {"micro_batch": half, "notes": [*self.notes, note]})
@@ -181,9 +188,6 @@ class Loop:
             raise RuntimeError(f"memory ran out with {now} images at once in process {self.world.rank}; started again, "
                                f"all {self.world.size} go on with {half} at once; {OWN_STORE}=1 torchrun "
                                f"--max-restarts 9 starts them again by itself") from error
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.world.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _look(self, loss: torch.Tensor, total: torch.Tensor, epoch: int, step: int, batch: np.ndarray,
               images: torch.Tensor) -> None:
@@ -225,8 +229,8 @@ class Loop:
         mine = self.world.share(np.arange(len(val)))
         if len(mine):
             part = val if len(mine) == len(val) else val.take(mine)
-            at_once = min(IMAGES, self.info["micro_batch"] or IMAGES)
-            logits = predict(self.model, part, batch_size=at_once, precision=self.config.precision)
+            self.at_once = min(IMAGES, self.info["micro_batch"] or IMAGES, len(part))
+            logits = predict(self.model, part, batch_size=self.at_once, precision=self.config.precision)
         logits = self.world.gathered(logits, len(val))
         if len(broken := np.flatnonzero(~np.isfinite(logits).all(1))):
             images = torch.from_numpy(val.images[np.intersect1d(mine, broken)[:IMAGES]]).to(self.world.device)

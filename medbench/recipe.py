@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 
-from .config import TrainingConfig
+from .config import EVENING, TrainingConfig
 from .machine import cores, resolve_device
 
 DEFINITE = ("device", "threads", "precision")                # what `resolve` decides
@@ -143,7 +143,7 @@ def prior_behind(config: TrainingConfig, prior: np.ndarray) -> np.ndarray:
 
 def evens_out(config: TrainingConfig) -> bool:
     """Whether loss or sampling lets every class count the same in training."""
-    return config.loss in ("class_weights", "logit_adjustment") or config.sampling == "balanced"
+    return config.loss in EVENING or config.sampling == "balanced"
 
 
 def start_at_prior(model: nn.Module, prior_behind: np.ndarray) -> None:

@@ -23,8 +23,10 @@ def in_words(low: float, high: float, reason: str | None = None) -> str:
 
 
 def with_caveats(row: dict, caveats: tuple[str, ...]) -> dict:
-    """A row with what has to be said of its data, if anything."""
-    return row | {"context": row.get("context", {}) | {"caveats": list(caveats)}} if caveats else row
+    """A row with what has to be said of its data, if anything, behind what it says already; nothing twice."""
+    context = row.get("context", {})
+    said = list(dict.fromkeys([*context.get("caveats", ()), *caveats]))
+    return row | {"context": context | {"caveats": said}} if said else row
 
 
 def caveat_column(caveats: tuple[str, ...]) -> dict[str, str]:

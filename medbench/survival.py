@@ -3,8 +3,8 @@
 What lives here, top to bottom: `Outcome`; `survive`; the training that is killed, small but whole: batch normalisation,
 dropout, bf16 or float32, augmentation, and a checkpoint after every step, so that kills fall into writing too.
 
-A kill is SIGKILL, at a moment drawn at random from the time that the rest of the run would take. The training runs in
-a process of its own; what is left of it is its folder.
+A kill is SIGKILL, at a moment drawn at random from the time that a run takes; the first one waits for a state, so that
+one start at least has to go on from there. The training runs in a process of its own; what is left of it is its folder.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .rows import finding
 SETTINGS = TrainingConfig(epochs=4, batch_size=8, lr=5e-3, threads=1, device="cpu", precision="float32", shift=0.1)
 TINY = dict(depths=(1, 1), embed_dims=(8, 16), num_heads=(1, 2), proj_drop=0.1, drop_path_rate=0.1)
 FIRST = "first-step.txt"       # of a start, in the folder of its run
+TOLD = ("digests", "sha256", "history", "best_epoch", "fingerprint")       # of a finished run, each time the same
 TOO_LONG = 300.0               # seconds after which a training that was not killed counts as hung
 
 
@@ -93,7 +94,7 @@ def survive(kills: int = 50, *, seed: int = 0, model: str = "softmax", workers: 
                 while True:
                     limit = rng.uniform(0, seconds) if landed < kills else None
                     wanted = _last_step(cache)
-                    ended = _run(context, cache, what, limit)
+                    ended = _run(context, cache, what, limit, begun=runs == 1 and landed == 0)
                     if (first := _first_step(cache)) is not None:          # not killed before its first step
                         resumed += first > 0
                         different += [f"run {runs}: began at step {first}, with a state of step {wanted}"] \
@@ -125,10 +126,13 @@ def _start(context, cache: Path, what: tuple):
     return process
 
 
-def _run(context, cache: Path, what: tuple, limit: float | None) -> bool:
-    """Start a training and kill it after `limit` seconds; whether it ended by itself before."""
+def _run(context, cache: Path, what: tuple, limit: float | None, begun: bool = False) -> bool:
+    """Start a training and kill it after `limit` seconds, or as soon as it has `begun`: a state lies behind a step;
+    whether it ended by itself before."""
     process = _start(context, cache, what)
-    process.join(TOO_LONG if limit is None else limit)
+    while begun and process.is_alive() and not _last_step(cache):
+        process.join(0.005)
+    process.join(TOO_LONG if limit is None else 0.0 if begun else limit)
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
         process.join()
@@ -156,8 +160,7 @@ def _first_step(cache: Path) -> int | None:
 def _told(cache: Path) -> dict:
     """What a finished run's folder tells, without times."""
     info = read_json(next(cache.glob("runs/*/run.json")))
-    return {name: info[name] for name in ("digests", "sha256", "history", "best_epoch", "fingerprint", "test_scores")
-            if name in info} | {"test": (cache / "test.txt").read_text()}
+    return {name: info[name] for name in TOLD} | {"test": (cache / "test.txt").read_text()}
 
 
 def _difference(whole: dict, killed: dict) -> str:

@@ -106,14 +106,18 @@ def fit(model: nn.Module, data: Data, training: TrainingConfig, *, cache=None, p
     model.decision_prior = recipe.prior_behind(config, data.prior)
     run = Run(model, folder.name, folder, config, model.decision_prior, data.classes, images=data.fingerprint,
               caveats=data.caveats)
-    with world.alone_in(folder):
-        done = checkpoint.load_run(folder)
-        run.loaded = done is not None
-        world.agree("run", (folder.name, "finished" if run.loaded else "not finished"))
-        if not run.loaded:
-            gpus = [world.device] if world.device.type == "cuda" else []
-            with recipe.threads(config.threads), torch.random.fork_rng(gpus), _as_given(model, world):
-                Loop(model, data, config, folder, world, workers, progress).train(_about(run))
+    done = checkpoint.load_run(folder)                       # needs no lock, so a cache which may only be read will do
+    run.loaded = not world.total(torch.tensor(float(done is None)))
+    if not run.loaded:
+        with world.alone_in(folder):
+            done = checkpoint.load_run(folder)
+            run.loaded = done is not None
+            world.agree("run", (folder.name, "finished" if run.loaded else "not finished"))
+            if not run.loaded:
+                gpus = [world.device] if world.device.type == "cuda" else []
+                notes = checkpoint.reopen(folder, world.patience) if world.main else []
+                with recipe.threads(config.threads), torch.random.fork_rng(gpus), _as_given(model, world):
+                    Loop(model, data, config, folder, world, workers, progress, notes).train(_about(run))
     done = done or checkpoint.load_run(folder, world.patience)
     if done is None:
         raise RuntimeError(f"the run that just ended cannot be read from {str(folder)!r}; is MEDBENCH_CACHE one folder "

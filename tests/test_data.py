@@ -1,7 +1,10 @@
 """Data: the cache holds and heals, splits are what they say, real images are read or refused."""
 
 import contextlib
+import errno
+import fcntl
 import multiprocessing
+import os
 import re
 import resource
 import threading
@@ -328,6 +331,32 @@ def test_an_array_is_written_whole_or_not_at_all(tmp_path):
     assert np.load(tmp_path / "none.npy", mmap_mode="r").shape == (0, 5, 3)
 
 
+# --------------------------------------------------------------------------------------------- read alone
+@pytest.mark.parametrize("source", ["phantom", "manifest"])
+def test_a_whole_cache_that_may_only_be_read_is_read(drawn, folder, tmp_path, only_read, source):
+    config = SMALL if source == "phantom" else manifest(folder)
+    whole = data.load_data(config, cache=tmp_path / "cache", show=False)
+    only_read(tmp_path)
+    assert data.load_data(config, cache=tmp_path / "cache", show=False).fingerprint == whole.fingerprint
+
+
+def test_where_images_may_not_be_kept_it_is_said_what_to_do(drawn, tmp_path, only_read):
+    only_read(tmp_path)
+    with pytest.raises(OSError, match="the lock of .*phantom.* could not be written beside it .Read-only file system.; "
+                                      "make room or give permission there, or set MEDBENCH_CACHE .* to another folder"):
+        data.load_data(SMALL, cache=tmp_path / "cache", show=False)
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        files.write_json(tmp_path / "run.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run.json").stat().st_mode & 0o777 == mode
+
+
 # --------------------------------------------------------------------------------------------- locks
 def test_who_waits_for_a_lock_says_so_and_may_give_up(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "WAITS", 0.05)
@@ -349,12 +378,12 @@ def _enter(path, entered):
         entered.append("in")
 
 
-def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
-    import filelock
-
-    def has_none(*_, **__):
-        raise NotImplementedError("FileSystem does not appear to support flock")
-    monkeypatch.setattr(filelock.FileLock, "acquire", has_none)
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    """A mark in place of a lock would lie there for ever behind a kill on another machine."""
+    def has_none(*_):
+        raise OSError(code, os.strerror(code))
+    monkeypatch.setattr(fcntl, "flock", has_none)
     with pytest.raises(OSError, match="has no locks .flock.*mounted with them, or set MEDBENCH_CACHE"):
         with files.lock(tmp_path / "run"):
             pass

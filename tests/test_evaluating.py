@@ -137,7 +137,7 @@ def test_a_comparison_is_recorded(study):
 def test_the_command_prints_what_can_be_found_above_the_table(study, capsys):
     assert main(["evaluate", study.runs, "--compare", "softmax", "--calibration", "--bootstrap", "20"]) == 0
     printed = capsys.readouterr()
-    assert "no difference, however large, could be called one" in printed.err.replace("\n", " ")
+    assert "No difference, however large, could be called one: only 2 seeds." in printed.err.replace("\n", " ")
     head, *_, last = printed.out.splitlines()
     assert last.startswith("caveats: images enlarged") and head.split() == [
         "model", "seeds", "balanced_accuracy", "against", "difference_points", "p", "verdict", "detectable_points",
@@ -248,7 +248,7 @@ def test_the_images_of_a_single_patient_have_no_interval_and_this_is_said(study,
     assert "[" not in printed.out and "nan" not in printed.out and f"{why}: intervals are uncertain" in printed.out
     rows = {row["model"]: row for row in scored(study.runs, source=source, reference="softmax", bootstrap=50)}
     said = capsys.readouterr().err
-    assert f"With so few patients no difference, however large, could be called one: {why}." in said
+    assert f"No difference, however large, could be called one: {why}." in said
     assert f"percentage points (no interval: {why}, 2 seeds, 12 images in 1 groups)" in said
     assert rows["xca"]["verdict"] == "undecided" and rows["xca"]["p"] is None
 

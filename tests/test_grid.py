@@ -82,6 +82,25 @@ def test_a_training_that_ended_this_moment_counts_as_done(monkeypatch):
     assert seen == [1.0, 1.0]
 
 
+def test_a_finished_run_that_was_damaged_is_not_shown_as_done():
+    """Whether it is trained again or still waits for room on a cluster."""
+    first, = grid.train(experiments(("none",), (0,)), Played(), show=False)
+    (first.folder / "model.safetensors").write_bytes(b"damaged")
+    place, seen = Played([lambda job: seen.append(job.share())]), []
+    again, = grid.train(experiments(("none",), (0,)), place, show=False)
+    assert seen == [0.0] and again.share() == 1.0 and again.state == "finished"
+    assert "was damaged" in read_json(again.folder / "run.json")["notes"][0]
+
+
+def test_a_grid_that_may_only_be_read_is_loaded(cache, only_read):
+    one = experiments(("none",), (0,))
+    whole = grid.train(one, Played(), logits=True, show=False)
+    only_read(cache.parent)
+    again = grid.train(one, Played(), logits=True, show=False)
+    assert states(again) == ["loaded"] and (again[0].logits == whole[0].logits).all()
+    assert grid.fit(one[0], mb.load_data(one[0].data), progress=False).loaded
+
+
 def test_what_fails_is_tried_again_but_not_for_ever_and_stops_nobody():
     place = Played([BROKEN])
     assert states(grid.train(experiments(seeds=(0,)), place, show=False)) == ["finished", "finished"]
@@ -221,6 +240,24 @@ def _forget(experiment):
         file.unlink()
 
 
+@pytest.mark.parametrize("threads, room", [((1, 8), 1), ((8, 1), 1), ((1, 3), 2), ((1, 0), 1), ((1, 1), 8)])
+def test_the_training_with_most_threads_says_how_many_run_at_a_time(monkeypatch, threads, room):
+    monkeypatch.setattr(places.machine, "cores", lambda: 8)
+    monkeypatch.setattr(places.recipe, "cores", lambda: 8)
+    found = []
+
+    class Stop(Exception):
+        """Enough was seen."""
+
+    def enters(self):
+        found.append(self.room)
+        raise Stop
+    monkeypatch.setattr(places.Here, "__enter__", enters)
+    with pytest.raises(Stop):
+        grid.train([e for count in threads for e in experiments(("none",), (0,), threads=count)], show=False)
+    assert found == [room]
+
+
 def test_processes_end_with_their_place():
     place = places.Here(experiments()[0].training)
     with place:
@@ -324,6 +361,24 @@ def test_a_ray_that_knows_no_token_is_refused(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(ImportError, match=r"ray is 2.9.3.*'ray>=2.60'"):
         places.OnRay(experiments()[0].training, "10.0.0.5:6379")
+
+
+def test_a_cluster_asks_for_its_token_and_its_use_is_told_to_nobody(monkeypatch, tmp_path):
+    """Ray reads the first two when it is imported, and a node the last one when it takes a task."""
+    wanted = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+    for name in wanted:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    (tmp_path / "ray.py").write_text("import os\n__version__, seen = '2.60.0', dict(os.environ)\n"
+                                     "def init(*_, **__):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    del sys.modules["ray"]
+    place = places.OnRay(experiments()[0].training, "10.0.0.5:6379")
+    assert wanted.items() <= place.ray.seen.items() and wanted.items() <= dict(os.environ).items()
+    place.ray = PlayedRay(4)
+    place._task(places._work, experiments()[0].training)
+    assert place.ray.options[0]["runtime_env"]["env_vars"]["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
 def test_a_training_that_no_node_could_ever_take_is_refused():
@@ -525,6 +580,7 @@ def test_choices_that_are_none_are_refused(given, said):
 
 
 def test_choices_are_read():
+    assert console.choices(["lr=0.001,1e-3,0.01,0.001", "depths=[2],[2]"]) == {"lr": [0.001, 0.01], "depths": [[2]]}
     assert console.choices(["lr=0.001,0.01", "lpi=true,false"]) == {"lr": [0.001, 0.01], "lpi": [True, False]}
     with pytest.raises(ValueError, match="--vary got 'lr'; wanted name=value"):
         console.choices(["lr"])
@@ -562,7 +618,8 @@ def test_a_grid_is_scored_from_the_table_that_it_printed(capsys, tmp_path, monke
 
 
 def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatch, capsys):
-    """Images without patients: each row and each record of train, grid, evaluate with baselines, and a campaign."""
+    """Images without patients: each row and each record of train, grid, evaluate with all it can, and a campaign, whose
+    scores also say what they themselves have to."""
     from PIL import Image
 
     from medbench import results
@@ -581,16 +638,22 @@ def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatc
         assert main([*call, *source]) == 0
         rows += capsys.readouterr().out.splitlines()[1:]
     run = next(path.parent.name for path in tmp_path.glob("cache/runs/*/run.json"))
-    assert main(["evaluate", run, "--bootstrap", "5", "--baselines", "--record", "mine", "--format", "csv"]) == 0
+    assert main(["evaluate", run, "--bootstrap", "5", "--baselines", "--calibration", "--record", "mine", "--format",
+                 "csv"]) == 0
     rows += capsys.readouterr().out.splitlines()[1:]
     assert len(rows) == 7 and all(said in row for row in rows)
     monkeypatch.setenv("MEDBENCH_DATA", str(tmp_path))
-    mine = campaigns.Campaign("c", "10_c", "smoke", RealSet("set", "manifest.csv", "10_c", "drawn", ""),
+    mine = campaigns.Campaign("c", "10_c", "smoke", RealSet("set", "manifest.csv", "10_c", "drawn", "", a_patient=2),
                               ("none", "softmax"), (0, 1), changes=(("epochs", 1), ("threads", 1)))
     monkeypatch.setattr(places, "Here", lambda config: Played())
     to = tmp_path / "results" / "here" / "10_c.json"
     found = campaigns.run("c", device="cpu", bootstrap=5, to=to, campaigns={"c": mine}, show=False)
     assert all(said in row["caveats"] for row in found)
+    scored = {r.quantity: r.context["caveats"] for r in records.read(to).records if r.model == "none" and r.seed == 0}
+    few = "only 6 patients of class a, b: intervals are uncertain"
+    assert few in scored["balanced_accuracy"] and all(len(set(told)) == len(told) for told in scored.values())
+    assert "temperature" in {r.quantity for path in tmp_path.glob("results/*/mine.json")
+                             for r in records.read(path).records}
     for path in tmp_path.glob("results/*/*.json"):
         bare = [r.name for r in records.read(path).records if said not in r.context.get("caveats", ())]
         assert not [name for name in bare if not name.endswith((".rate_factor", ".samples_seen", ".epochs",

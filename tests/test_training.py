@@ -146,6 +146,44 @@ def test_a_finished_run_is_loaded(data, tmp_path, monkeypatch):
     assert torch.equal(weights(first), weights(again)) and not again.model.training
 
 
+def test_a_finished_run_that_may_only_be_read_is_loaded_and_no_other_begun(data, tmp_path, only_read):
+    first = training.fit(net(), data, TINY, cache=tmp_path / "cache", progress=False)
+    only_read(tmp_path)
+    assert training.fit(net(), data, TINY, cache=tmp_path / "cache", progress=False).digests == first.digests
+    with pytest.raises(OSError, match="the lock of .*runs.* could not be written beside it .Read-only file system.; "
+                                      "make room or give permission there, or set MEDBENCH_CACHE"):
+        training.fit(net(), data, TINY.replace(seed=1), cache=tmp_path / "cache", progress=False)
+
+
+@pytest.mark.parametrize("name, content, why", [
+    ("model.safetensors", None, "its weights are missing"), ("run.json", "{", "its run.json cannot be read"),
+    ("model.safetensors", "damaged", "its weights are not those that were written")])
+def test_a_finished_run_that_was_damaged_is_trained_again_and_this_is_said(data, tmp_path, monkeypatch, name, content,
+                                                                           why):
+    """Also where the second training is interrupted; meanwhile it does not count as finished."""
+    first = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    (first.directory / name).unlink()
+    if content:
+        (first.directory / name).write_text(content)
+    step = loop.Loop._step
+
+    def stops(self, number, *rest):
+        if number == 8:
+            raise KeyboardInterrupt
+        return step(self, number, *rest)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Loop, "_step", stops)
+        training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    assert checkpoint.last_step(first.directory) == 6
+    with pytest.raises(ValueError, match="did not finish: .*was damaged"):
+        training.noted(first.directory)
+    for state in first.directory.glob("state-*"):            # so that only run.json can tell
+        state.unlink()
+    again = training.fit(net(), data, TINY, cache=tmp_path, progress=False)
+    assert again.notes == (f"the finished run was damaged ({why}) and was trained again",)
+    assert again.digests == first.digests and training.fit(net(), data, TINY, cache=tmp_path, progress=False).loaded
+
+
 @pytest.mark.parametrize("change", ["config", "data", "weights", "recipe", "threads"])
 def test_whatever_matters_changes_the_fingerprint(data, tmp_path, monkeypatch, change):
     first = training.fit(net(), data, TINY.replace(epochs=1), cache=tmp_path, progress=False)
@@ -290,6 +328,42 @@ def test_memory_that_runs_out_later_goes_back_to_the_last_state(data, tmp_path, 
     assert asked[:12] == [*range(10), 9, 9] and run.micro_batch == 4 and len(run.notes) == 1
 
 
+def test_a_step_that_ran_out_of_memory_holds_none_when_the_run_goes_on(data, tmp_path, monkeypatch):
+    """An error holds the frames that it came through, and they what was computed."""
+    import weakref
+    whole, restore, held = loop.Loop._loss, loop.Loop._restore, []
+
+    def tries(self, images, labels):
+        found = whole(self, images, labels)
+        if len(images) > 4:
+            held.append(weakref.ref(found))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return found
+
+    def restores(self):
+        assert [one() for one in held] == [None] * len(held)
+        assert not held or all(p.grad is None for p in self.model.parameters())
+        return restore(self)
+    monkeypatch.setattr(loop.Loop, "_loss", tries)
+    monkeypatch.setattr(loop.Loop, "_restore", restores)
+    assert training.fit(plain(), data, TINY, cache=tmp_path, progress=False).micro_batch == 4 and len(held) == 1
+
+
+@pytest.mark.parametrize("batch, bears, said", [(2, 5, [(16, 1)]), (1, 5, [(16, 1)]), (40, 10, [(16, 10)]),
+                                                (40, 5, [(16, 10), (10, 5)])])
+def test_validation_that_runs_out_of_memory_says_with_how_many_images(data, tmp_path, monkeypatch, batch, bears, said):
+    """It takes more at once than a step of a small batch, and fewer than one of a large batch."""
+    def is_short(model, images, batch_size, **_):
+        if batch_size > bears:
+            raise MemoryError
+        return np.zeros((len(images), 3), np.float32)
+    monkeypatch.setattr(loop, "predict", is_short)
+    run = training.fit(plain(), data, TINY.replace(batch_size=batch, epochs=1), cache=tmp_path, progress=False)
+    assert [note.split(" at step ")[1].split(" ", 1)[1] for note in run.notes] == [
+        f"with {tried} images at once; went on with {less} at once, of the same batch" for tried, less in said]
+    assert run.micro_batch == said[-1][1]
+
+
 def test_a_smaller_part_is_kept_at_once(data, tmp_path, monkeypatch):
     """Killed behind it, the run goes on with the smaller part, even where memory is there again."""
     with monkeypatch.context() as patch:
@@ -394,6 +468,17 @@ def test_balanced_sampling_draws_every_class_as_often():
     assert not (recipe.order(labels, 3, config_) == recipe.order(labels, 4, config_)).all()
     assert recipe.prior_behind(config_, np.array([0.9, 0.09, 0.01])) == pytest.approx([1 / 3] * 3)
     assert sorted(recipe.order(labels, 0, TINY)) == list(range(1000))
+
+
+@pytest.mark.parametrize("loss", sorted({*config.LOSSES} - {*config.EVENING}))
+def test_balanced_sampling_goes_with_a_loss_that_knows_no_frequencies(loss):
+    """Else both would even the classes out, and the prior behind the logits would be another."""
+    z, y = torch.randn(11, 3), torch.arange(11) % 3
+    balanced = TINY.replace(loss=loss, sampling="balanced")
+    found = {recipe.Loss(balanced, np.array(prior), torch.device("cpu"))(z, y).item()
+             for prior in ([0.7, 0.2, 0.1], [0.1, 0.1, 0.8])}
+    assert len(found) == 1
+    assert recipe.prior_behind(balanced, np.array([0.7, 0.2, 0.1])) == pytest.approx([1 / 3] * 3)
 
 
 def test_focal_loss_is_its_equation_and_cross_entropy_at_zero():
