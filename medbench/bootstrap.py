@@ -59,6 +59,7 @@ class Patients:
     def __init__(self, split):
         groups, labels = getattr(split, "groups", None), np.asarray(split.labels)
         self.known, self.classes = groups is not None, tuple(split.classes)
+        self.given = tuple(getattr(split, "caveats", ()))
         k = len(self.classes)
         if not self.known:
             self.own = np.bincount(labels, minlength=k)
@@ -73,9 +74,9 @@ class Patients:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """What has to be said of every score where some class has few."""
+        """What has to be said of every score on the split: its own caveats, and that some class has few patients."""
         few = self.known and self.fewest < FEW
-        return (f"{_only(self.fewest, self.rare)}: intervals are uncertain",) if few else ()
+        return (*self.given, *((f"{_only(self.fewest, self.rare)}: intervals are uncertain",) if few else ()))
 
     def spread(self, drawn: np.ndarray, value, c: int | None = None) -> tuple[np.ndarray, str | None]:
         """What other patients could have given for a score, from its `value` (...) and what resamples `drawn` (R, ...)

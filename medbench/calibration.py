@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bootstrap import Patients
 from .metrics import Score, calibration_scores
+from .rows import with_caveats
 from .scoring import Task
 
 COLDEST, HOTTEST = 0.05, 20.0
@@ -58,16 +60,18 @@ def tempered(logits, T: float, prior) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The temperature that validation asks for, and `scores`, the calibration error and floor on the test set with it.
-    """
+    """The temperature that validation asks for, and `scores`, the calibration error and floor on the test set with it;
+    `caveats`: those of the test set."""
 
     temperature: float
     scores: dict[str, Score]
+    caveats: tuple[str, ...] = ()
 
     def rows(self) -> list[dict]:
         """Records: the temperature, and each score with the suffix `tempered`."""
-        return [{"quantity": "temperature", "value": self.temperature, "unit": "1"},
+        rows = [{"quantity": "temperature", "value": self.temperature, "unit": "1"},
                 *(score.row(name, suffix="tempered") for name, score in self.scores.items())]
+        return [with_caveats(row, self.caveats) for row in rows]
 
 
 def calibrated(chosen_on, val, logits, test, *, prior) -> Calibrated:
@@ -76,7 +80,8 @@ def calibrated(chosen_on, val, logits, test, *, prior) -> Calibrated:
     Args: `chosen_on` (n, k): logits on `val`; `logits`: on `test`; `prior` (k,): class frequencies behind both.
     """
     T = temperature(chosen_on, val, prior=prior)
-    return Calibrated(T, calibration_scores(tempered(logits, T, prior), test, prior=prior))
+    scores = calibration_scores(tempered(logits, T, prior), test, prior=prior)
+    return Calibrated(T, scores, Patients(test).caveats)
 
 
 def _log(prior) -> np.ndarray:

@@ -21,7 +21,7 @@ from .files import progress
 from .finished import Finished
 from .machine import resolve_device
 from .metrics import ERROR, FLOOR, calibration_scores
-from .rows import caveat_column, with_caveats
+from .rows import caveat_column
 from .tested import Images
 
 SHOWN = ("balanced_accuracy", "macro_auroc", "top1", "majority_top1")        # of the scores, in the terminal
@@ -64,7 +64,7 @@ def evaluate(names: list[str], source: str | None = None, *, subset: str = "", e
         test = images[run.key].test
         scores = training.evaluate(logits, test, prior=run.prior, bootstrap=bootstrap)
         if to:
-            rows = [with_caveats(row, scores.caveats) for one in more for row in one.rows()]
+            rows = [row for one in more for row in one.rows()]
             results.record(run.experiment, scores, rows, to=to)
         columns = _calibration_columns(scores.overall, *more) if calibration else {}
         scored.append((run.head, scores, columns | caveat_column(scores.caveats)))

@@ -214,7 +214,6 @@ def fit(experiment: Experiment, data: Data, progress: bool = True, workers: int 
 
 def note(experiment: Experiment, data: Data, folder: Path) -> None:
     """Write beside a run which data it saw, so that it can be scored by its name, unless that stands there."""
-    told = dataclasses.asdict(experiment) | {"mean_grey": saliency.mean_grey(data.train.images)}
-    kept = read_json(folder / EXPERIMENT) or {}
-    if any(kept.get(name) != told[name] for name in ("data", "mean_grey")):
-        write_json(folder / EXPERIMENT, told)
+    kept, told = read_json(folder / EXPERIMENT) or {}, dataclasses.asdict(experiment)
+    if "mean_grey" not in kept or kept.get("data") != told["data"]:          # other images would be another run
+        write_json(folder / EXPERIMENT, told | {"mean_grey": saliency.mean_grey(data.train.images)})

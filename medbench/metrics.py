@@ -139,8 +139,7 @@ def evaluate(logits, split, *, prior=None, bootstrap: int = 1000, seed: int = 0)
     per_class = {key: {name: share(name, c) if name in behind else score(name, c) for name in PER_CLASS}
                  for c, key in enumerate(task.classes)}
     confusion = task.confusion(task.decided, np.ones((1, task.n)))[0].astype(int)
-    return Scores(task.classes, overall, per_class, confusion, (*getattr(split, "caveats", ()), *patients.caveats),
-                  worth and worth["groups"])
+    return Scores(task.classes, overall, per_class, confusion, patients.caveats, worth and worth["groups"])
 
 
 def calibration_scores(logits, split, *, prior=None, seed: int = 0) -> dict[str, Score]:
@@ -252,8 +251,8 @@ def compare(first, second, split, *, quantity: str = "balanced_accuracy", names=
     spread, why = patients.spread(drawn, point)
     low, high = no_nearer(ends(spread), point, patients.least(tasks[0].agrees(tasks[1])))
     low, high = within(quantity, low, high, difference=True)
-    p, caveats = None if why else float(far_side(spread)), (*getattr(split, "caveats", ()), *patients.caveats)
-    return Comparison(*names, quantity, point, low, high, tasks[0].n, caveats, p, why)
+    p = None if why else float(far_side(spread))
+    return Comparison(*names, quantity, point, low, high, tasks[0].n, patients.caveats, p, why)
 
 
 def refuse_undefined(quantity: str, tasks) -> None:

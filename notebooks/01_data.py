@@ -386,14 +386,14 @@ mb.plots.gallery(scans.images[:10], titles, scans.lesion[:10]);
 exp = mb.Experiment.preset(book.profile.preset, "softmax", book.seed, book.profile,
                            device=str(book.device), epochs=4 * book.profile.epochs,
                            threads=0)
+splits = {by: leaks.divided(scans, patient, by, seed=book.seed) for by in ("slice", "patient")}
 told = {}
-for by in ("slice", "patient"):
-    dealt = leaks.divided(scans, patient, by, seed=book.seed)
+for by, dealt in splits.items():
     run = mb.fit(mb.build_model(exp.model), dealt, exp.training)
     told[by] = mb.evaluate(run.model, dealt.test, bootstrap=book.profile.bootstrap)
 
 # %%
-rows, table = leaks.fall(told, scans, patient, seed=book.seed)
+rows, table = leaks.fall(told, splits)
 mb.results.record("leakage", rows, to=book.results, seed=book.seed)
 table
 

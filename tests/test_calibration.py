@@ -57,12 +57,15 @@ def test_no_decision_changes_and_the_error_falls():
 def test_what_a_temperature_does_is_told_in_one_call():
     """The temperature is found on validation alone and scored on the test set."""
     (chosen_on, val), (logits, test) = world(heat=3.0), world(2000, heat=3.0, seed=1)
+    test = dataclasses.replace(test, groups=np.arange(2000) % 5, caveats=("a small test",))
     found = calibration.calibrated(chosen_on, val, logits, test, prior=PRIOR)
     T = calibration.temperature(chosen_on, val, prior=PRIOR)
     want = mb.metrics.calibration_scores(calibration.tempered(logits, T, PRIOR), test, prior=PRIOR)
     assert (found.temperature, found.scores) == (T, want)
     assert [(row["quantity"], row.get("suffix")) for row in found.rows()] == [
         ("temperature", None), ("calibration_error", "tempered"), ("calibration_floor", "tempered")]
+    said = ["a small test", "only 5 patients of class a, b, c: intervals are uncertain"]
+    assert [row["context"]["caveats"] for row in found.rows()] == [said] * 3
 
 
 def test_odd_cases():

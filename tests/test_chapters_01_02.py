@@ -89,13 +89,14 @@ def test_a_mark_of_the_site_shines_at_home_and_fails_elsewhere():
 def test_the_fall_from_slices_to_patients_has_its_interval_and_what_has_to_be_said():
     patient = np.arange(2000) // 5
     batch = types.SimpleNamespace(images=torch.arange(2000).reshape(-1, 1, 1, 1), labels=torch.from_numpy(patient % 10))
+    splits = {by: patients.divided(batch, patient, by, seed=0) for by in ("slice", "patient")}
     told = {}
     for by, wrong in (("slice", 5), ("patient", 2)):         # every fifth image wrong, and every second
-        test = patients.divided(batch, patient, by, seed=0).test
+        test = splits[by].test
         off = np.where(np.arange(len(test)) % wrong == 0, 1, 0)
         told[by] = metrics.evaluate(4.0 * np.eye(10)[(test.labels + off) % 10], test, prior=np.ones(10) / 10,
                                     bootstrap=200)
-    rows, table = patients.fall(told, batch, patient, seed=0)
+    rows, table = patients.fall(told, splits)
     one, other = (told[by].balanced_accuracy for by in told)
     kept = {row["quantity"]: row for row in rows}
     assert kept["balanced_accuracy_by_slice"]["value"] == one.value

@@ -13,7 +13,7 @@ import numpy as np
 from .. import phantom, results
 from ..config import fingerprint
 from ..data import Data, Split
-from ..metrics import Score
+from ..metrics import Score, Scores
 from ..rows import with_caveats
 from .tables import of_one_device
 
@@ -47,15 +47,15 @@ def divided(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) ->
                 fingerprint=fingerprint(hashlib.sha256(images).hexdigest(), labels.tolist(), part.tolist()))
 
 
-def fall(told: dict, batch: phantom.Batch, patient: np.ndarray, *, seed: int):
+def fall(told: dict[str, Scores], splits: dict[str, Data]):
     """Both scores and how far they fall from slices to patients, as rows; and as a table, with whom each split knows.
 
-    Args: `told` {"slice": Scores, "patient": Scores}; the rest as `divided`.
+    Args: the scores, and what they are of, of `"slice"` and of `"patient"`.
     """
     import pandas as pd
     rows, table = [], {}
     for by, scores in told.items():
-        data, score = divided(batch, patient, by, seed=seed), scores.balanced_accuracy
+        score, data = scores.balanced_accuracy, splits[by]
         known, asked = set(data.train.groups), set(data.test.groups)
         rows.append(with_caveats(score.row(f"balanced_accuracy_by_{by}"), scores.caveats))
         table[f"split by {by}"] = {"patients in training": len(known), "patients in test": len(asked),
