@@ -261,7 +261,7 @@ device-report --profile laptop --budget 1h --resume my-laptop --device cpu""")
 def device_report(resume: Annotated[str, option("--resume", metavar="DIR", help="the report's folder; what it has "
                                                  "already is not measured again")],
                   budget: Annotated[str, option("--budget", metavar="TIME", help="such as 9m, 1h30m")] = "9m",
-                  profile: opt.Profile = "full", device: opt.Device = "auto", form: opt.Form = "table"):
+                  profile: opt.Size = "full", device: opt.Device = "auto", form: opt.Form = "table"):
     """Measure everything about this device.
 
     Costs, latency, memory, energy, runtimes, growing sizes: the most important first, as far as the budget goes. Writes
@@ -318,7 +318,7 @@ def campaign(name: Annotated[str, typer.Argument(metavar="NAME", help=", ".join(
 
 @command("""ceiling
 ceiling --device cuda""")
-def ceiling(profile: opt.Profile = "laptop", seed: opt.Seed = 0, device: opt.Device = "auto", form: opt.Form = "table"):
+def ceiling(profile: opt.Size = "laptop", seed: opt.Seed = 0, device: opt.Device = "auto", form: opt.Form = "table"):
     """Train, score and record a ResNet-18 for long.
 
     On the phantom, far longer than the models of chapter 10: how much of it can be learned at all. About forty

@@ -217,6 +217,8 @@ def campaign(name: str, seeds: str, models: list[str], device: str, again: bool)
     once = {"real-mri": real.MRI, "breastmnist": real.BREAST}
     known = campaigns.CAMPAIGNS | fullsize.LARGE
     single = [c.name for c in known.values() if len(c.seeds) == 1]
+    if models and name in once:
+        raise ValueError(f"{name} trains all its models, once each, but --models names {', '.join(models)}; leave it out")
     if models and (name not in single or len(chosen or ()) > 1):
         raise ValueError(f"--models would train a part of {name}, whose models are compared over several seeds: all or "
                          f"none; it goes with one seed of {', '.join(single)}")
@@ -233,7 +235,7 @@ def campaign(name: str, seeds: str, models: list[str], device: str, again: bool)
 def survive(kills: int, seed: int, name: str, workers: int, chapter: str | None) -> list[dict]:
     """Kill trainings and compare their ends; one row. Raises: RuntimeError: one of them ended otherwise."""
     from .survival import survive
-    to = results.here(chapter) if chapter else None
+    to = results.here(chapter, "cpu") if chapter else None               # where they are trained
     outcome = survive(kills, seed=seed, model=name, workers=workers)
     if to:
         results.record(f"survival.{name}", outcome, to=to)

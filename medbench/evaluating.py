@@ -37,7 +37,7 @@ def evaluate(names: list[str], source: str | None = None, *, subset: str = "", e
         in `load_test`; `with_baselines`: also of what needs no network; `reference`: the model to compare with;
         `calibration`: also errors of the probabilities; `chapter`: the record file.
     """
-    to = results.here(chapter) if chapter else None
+    to = results.here(chapter, device) if chapter else None
     place = resolve_device(device)
     if reference and (with_baselines or per_class):
         raise ValueError("--compare is about means over seeds; leave --baselines and --per-class out")

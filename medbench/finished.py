@@ -20,6 +20,7 @@ from .commands import data_source, run_folder
 from .config import DataConfig, ModelConfig, TrainingConfig
 from .experiment import Experiment
 from .files import read_json
+from .results import source_slug
 
 OWN = ("name", "options")                                                    # of each model
 ANYWHERE = ("seed", "device", "threads", "processes", "micro_batch")         # in which runs of one model may differ
@@ -169,7 +170,8 @@ def refuse_one_name(runs: list[Finished]) -> None:
     """Raises ValueError where two runs would be recorded under one name."""
     first: dict[tuple, Finished] = {}
     for run in runs:
-        if (other := first.setdefault((run.model, run.seed, run.data.source, run.data.subset), run)) is not run:
+        name = run.model, run.seed, source_slug(run.data.source, run.data.subset)
+        if (other := first.setdefault(name, run)) is not run:
             raise ValueError(f"runs {other.folder.name} and {run.folder.name} are both {run.model} with seed "
                              f"{run.seed}, and would be recorded under one name; record them one by one, in files of "
                              f"their own")

@@ -59,6 +59,7 @@ Source = Annotated[str, option("--data", metavar="SOURCE", help=f"phantom, {SOUR
 Subset = Annotated[str, option("--subset", metavar="PART", help="of RadImageNet, such as MR/brain")]
 Profile = Annotated[str, option("--profile", choices=PROFILES, help="how many images and epochs; by default the "
                                 "profile that trains this preset")]
+Size = Annotated[str, option("--profile", choices=PROFILES, help="how much is done")]
 Again = Annotated[bool, typer.Option("--again", help="try once more what failed too often before")]
 Baselines = Annotated[bool, typer.Option("--baselines", help="also score the shortcuts and the nearest neighbour")]
 Compare = Annotated[str, typer.Option("--compare", metavar="MODEL", help="means over seeds, and each model's "

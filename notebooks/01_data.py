@@ -272,9 +272,10 @@ mb.results.record("shortcut.before", before, to=book.results);
 
 # %% [markdown]
 # After: the same heads and lesions with three cures. Every image goes through a random increasing curve of brightness,
-# as if each came from another scanner, so that overall brightness says little. One head in six of every class is cut at
-# the level of the pituitary gland, normal ones too, and such a low slice is given the histogram that the same head has
-# higher up. And all heads get harmless bright and dark things: dots, caps, vessels, lumps of the scalp.
+# as if each came from another scanner, so that overall brightness says little. Pituitary lesions are seen at the level of
+# that gland. So one head in six of every other class is cut there too, also normal ones. Such a low slice is given the
+# histogram that the same head has higher up. And all heads get harmless bright and dark things: dots, caps, vessels, lumps
+# of the scalp.
 
 # %%
 after = asked()
@@ -403,17 +404,17 @@ table
 # {value}`01_data:leakage.fall|±`, mostly, we think, because it does not meet its patients again. (It also learned from
 # fewer heads, though from as many images. And it is one run each: the interval is of other test images, not of other
 # seeds.) The higher number is not a better model. It answers another question: "which of the heads that I know is this?"
-# Few patients make the fall large, and here they are few. {cite:t}`yagis2021` found the same with real brain MRI, there by tens of percentage points, and also
+# How the fall depends on the number of patients, we did not measure. {cite:t}`yagis2021` found the same with real brain MRI, there by tens of percentage points, and also
 # with random labels. The study does not say how it split.
 #
 # So a data set should name its patients, and a split should be made of them. Where it names none, every result of
-# this package says "no patient ids: slice-level split".
+# this package says "no patient ids", and whether the split is by slice or its authors' own.
 #
 # ## Real images
 #
 # A drawing cannot replace the real thing. Chapter 10 therefore trains the same models on real MRI too:
 #
-# *brain-tumor-mri*: 2,824 slices of the data set of Jun Cheng and colleagues {cite}`cheng2017,cheng2015`, T1-weighted
+# *brain-tumor-mri*: 2,824 of the 3,064 slices of Jun Cheng and colleagues {cite}`cheng2017,cheng2015`, T1-weighted
 # with contrast agent, of 233 patients at Nanfang Hospital and Tianjin Medical University, 2005 to 2010. Licence: CC
 # BY 4.0. Three classes: glioma, meningioma, pituitary tumour, with a box around each tumour.
 #
@@ -423,7 +424,7 @@ table
 #   pituitary tumours.
 # - *Block split* means: the slices keep their original order, in which one patient's slices follow each other. The
 #   split takes contiguous blocks and leaves out eight slices at each border. That is a stand-in for patients, not the
-#   real thing.
+#   real thing. The package cannot know this. It sees no patients, and says "slice-level split".
 # - It is not the study's task. It checks whether what we say about drawings is at least not absurd on real scans.
 #
 # RadImageNet itself has CT, MRI and ultrasound images with 165 labels taken from radiology reports

@@ -250,7 +250,7 @@ print(lead["text"])
 
 # %% [markdown]
 # More than twenty intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by chance. Only the last
-# sentence is corrected for that. It has a weakness of its own: the leader was chosen *because* it scored high on these images,
+# sentence is corrected for that. So it may say *cannot be told* of a model that a column calls *worse*. It has a weakness of its own: the leader was chosen *because* it scored high on these images,
 # which makes its lead look larger than it is.
 #
 # And there is a second noise, which none of these intervals covers: another seed gives another model. So read "better" and
@@ -382,7 +382,8 @@ on_phantom.tries()
 # stands: not to be told from softmax attention in the left column, ahead of all in the right one. "As good as a CNN" would have
 # been a sentence about a learning rate. And its best rate is the largest that was tried, so a larger one might be better still.
 #
-# The differences *between mechanisms* do not hang on it: all six kept the recipe's rate.
+# All six mechanisms kept the recipe's rate, so the differences *between them* are the same in both columns. It is one draw:
+# for most of them the runner-up lay within the noise, and another first seed might have chosen it.
 #
 # ## Real MRI: three tumour classes
 #
@@ -450,7 +451,7 @@ on_mri.tries()
 # pituitary tumours. The split takes contiguous blocks of the original numbering with a guard between them, in the hope
 # that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high.
 #
-# A patient has 13 slices on average, and they are alike: the test set is some forty patients rather than hundreds of images.
+# A patient of this data set has 13 slices on average, and they are alike: the test set is some forty patients rather than hundreds of images.
 # So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
 # can name. That is a guess at who belongs together. And a dozen runs a class are few, so what they spread is stretched as
 # Student's distribution has it. An earlier version of this page did not stretch it; in the right column, *linformer* was
@@ -521,9 +522,10 @@ data_curves.sizes()
 # At the right end nobody is hungry. We had expected lines that still rise. But from 8,000 images to 18,000 no line does; all
 # seven fall, as the last column says. For as many steps, new images bring no more than another look at old ones; if anything,
 # less. The seven lines share their images and their seed, so they are not seven witnesses, and the columns *seeds* above show
-# how far one seed alone can move a score. (Whole epochs also give 8,000 images a few steps more.) So what holds the scores of
-# this chapter down is the length of the training. Read shapes, not places, and do not ask which model would profit from more
-# images before it has had enough steps.
+# how far one seed alone can move a score. (Whole epochs also give 8,000 images a few steps more.) So it is not a lack of
+# images that holds the scores of this chapter down. More steps may lift them. Another rate does for the ResNet, and another
+# way to draw the images may (below). Read shapes, not places, and do not ask which model would profit from more images before
+# it has had enough steps.
 #
 # ### What about rare classes?
 #

@@ -310,6 +310,17 @@ def test_no_edition_from_a_smoke_run(done):
         runner.edition(Checkout(done.root, "smoke", "cpu", GRAPH))
 
 
+def test_no_edition_from_a_device_without_records_that_the_pages_take_from_it(done, monkeypatch):
+    write(done.committed / "more.md", "# More\n\n{value}`edition/10_long:a.b` {value}`edition/10_made:a.b` "
+                                      "{value}`edition/01_first:a.b` {value}`other/10_other:a.b`\n")
+    write(done.results / done.device_name / "10_made.json", "{}")
+    before = {path: path.read_bytes() for path in done.committed.rglob("*") if path.is_file()}
+    monkeypatch.setattr(runner, "build", lambda place: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=f"{done.device_name} cannot be the edition's .* its 10_long, which .* `make book`"):
+        runner.edition(done)
+    assert {path: path.read_bytes() for path in done.committed.rglob("*") if path.is_file()} == before
+
+
 # --------------------------------------------------------------------------------------------- what is wiped off
 def test_scrub_leaves_no_trace_of_the_machine(tmp_path):
     cell = nbformat.v4.new_code_cell("x", execution_count=1)

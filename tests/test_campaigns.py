@@ -225,11 +225,16 @@ def test_one_training_cannot_have_two_seeds():
         commands.campaign("all", "", [], "cpu", False)
 
 
-@pytest.mark.parametrize("name, seeds", [("small-mri", ""), ("imbalance", ""), ("paper-mri", "0,1"), ("real-mri", "")])
+@pytest.mark.parametrize("name, seeds", [("small-mri", ""), ("imbalance", ""), ("paper-mri", "0,1")])
 def test_a_part_of_the_models_is_refused_where_they_are_compared(name, seeds, monkeypatch):
     monkeypatch.setattr(campaigns, "run", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(ValueError, match=f"a part of {name}, .* one seed of curves, paper-mri, paper-phantom"):
         commands.campaign(name, seeds, ["softmax"], "cpu", False)
+
+
+def test_what_trains_all_models_once_takes_no_models():
+    with pytest.raises(ValueError, match="real-mri trains all its models, once each, but --models names xca; leave it out"):
+        commands.campaign("real-mri", "", ["xca"], "cpu", False)
 
 
 def test_some_models_alone_are_trained(monkeypatch):

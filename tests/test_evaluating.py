@@ -4,6 +4,7 @@ images."""
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,6 +185,14 @@ def test_two_runs_are_not_recorded_under_one_name(study, tmp_path):
     with pytest.raises(ValueError, match=f"runs {name} and again are both softmax with seed 0, and would be recorded"):
         scored(name, str(tmp_path / "again"), chapter="my_study")
     assert not results.here("my_study").exists()
+
+
+def test_data_of_one_short_name_are_not_recorded_under_one_name():
+    one, other, third = (replace(fake("xca"), data=mb.config.DataConfig(source=f"/{folder}/manifest.csv"))
+                         for folder in ("a/mri", "b/mri", "b/ct"))
+    finished.refuse_one_name([one, third])
+    with pytest.raises(ValueError, match="are both xca with seed 0, and would be recorded under one name"):
+        finished.refuse_one_name([one, third, other])
 
 
 @pytest.mark.parametrize("more, said", [({"with_baselines": True}, "leave --baselines and --per-class out"),

@@ -1,5 +1,7 @@
 """The page on the models at full size: runs of any machine beside the small ones, and what is missing is said."""
 
+import json
+
 import pytest
 
 from medbench import commands, results
@@ -58,18 +60,32 @@ def test_a_run_lies_above_within_or_below_the_small_ones(root):
     assert "3 times over 18,000 images: softmax, xca, window on `old-machine` in bfloat16." in "\n".join(lines)
 
 
-def test_runs_of_several_machines_stand_in_one_table(root):
+def test_every_machine_that_trained_a_model_has_a_line(root):
     trained(root, "new-machine", "softmax", 0.53)
     trained(root, "new-machine", "xca", 0.6, caveats=["drawn"])
     trained(root, "old-machine", "xca", 0.4)
     trained(root, "old-machine", "window", 0.45)
     trained(root, "other-machine", "resnet50", 0.46, seed=1)               # not the campaign's seed
-    found = {line.model: line for line in fullsize.beside(results.load(root), LARGE, SMALL)}
-    assert {name: line.large.device for name, line in found.items() if line.large is not None} == \
-        {"softmax": "new-machine", "xca": "new-machine", "window": "old-machine"}
-    assert found["xca"].large.value == 0.6 and found["window"].large.value == 0.45
+    lines = fullsize.beside(results.load(root), LARGE, SMALL)
+    assert {line.name: line.large.value for line in lines if line.large is not None} == \
+        {"softmax": 0.53, "xca (new-machine)": 0.6, "xca (old-machine)": 0.4, "window": 0.45}
+    assert [line.name for line in lines if line.large is None] == ["resnet50"]
     words = "\n".join(page(root))
-    assert "softmax, xca on `new-machine` in bfloat16; window on `old-machine` in bfloat16." in words
+    assert "softmax, xca (new-machine) on `new-machine` in bfloat16; " \
+           "xca (old-machine), window on `old-machine` in bfloat16." in words
+    assert "softmax, xca (new-machine) scored above" in words and "xca (old-machine), window scored below" in words
+
+
+def test_no_verdict_before_all_seeds_of_the_small_models_are_there(root):
+    path = root / "old-machine" / "10_small.json"
+    content = json.loads(path.read_text())
+    content["records"] = [r for r in content["records"] if (r["name"], r.get("seed")) !=
+                          ("phantom.same.none.balanced_accuracy", 2)]
+    path.write_text(json.dumps(content))
+    trained(root, "old-machine", "softmax", 0.53)
+    lines = page(root)
+    assert any(line.startswith("| softmax |") and "| - | 0.530 [" in line for line in lines), lines
+    assert "scored above" not in "\n".join(lines)
 
 
 def test_who_was_still_learning_is_said(root):

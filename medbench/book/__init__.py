@@ -6,8 +6,8 @@ A chapter starts with
     from medbench.book import start
     book = start("05_performer", globals())
 
-and then has `book.profile`, `book.device`, `book.seed` and `book.results`. Everything else of the book (executing
-chapters, checking and rendering them) lives in the other modules here and is never imported by a chapter.
+and then has `book.profile`, `book.device`, `book.seed` and `book.results`. What chapters show lives in modules beside
+this one, which they import. Executing and rendering them (`runner`, `execute`, `assemble`, `stamps`) is no chapter's part.
 """
 
 from __future__ import annotations

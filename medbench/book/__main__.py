@@ -1,4 +1,4 @@
-"""`python -m medbench.book build|edition|html|chapter|notebooks|lint`, what the Makefile calls."""
+"""`python -m medbench.book build|edition|text|html|chapter|notebooks|lint`, what the Makefile calls."""
 
 import sys
 

@@ -6,6 +6,7 @@ What lives here, top to bottom: one function for each command; `main`, the comma
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import time
@@ -45,9 +46,15 @@ def edition(place: Checkout) -> None:
     """Bring the book up to date, then copy chapters and this device's records into `book/`, to be committed.
 
     A chapter and its own records belong together. Of the records of a command the later ones stay.
+
+    Raises: ValueError: the smoke profile, or a device without records that pages take from the edition's; before any work.
     """
     if place.profile == "smoke":
         raise ValueError("profile is 'smoke'; an edition is made with 'laptop' or 'full'")
+    if lacking := _lacking(place):
+        raise ValueError(f"{place.device_name} cannot be the edition's device: pages show its {', '.join(lacking)}, which "
+                         f"were not recorded on it. `make book` shows {place.device_name} beside the others and leaves the "
+                         f"edition as it is")
     build(place)
     for name in place.chapters:
         files.write_bytes(place.executed(name, committed=True), place.executed(name).read_bytes())
@@ -60,6 +67,15 @@ def edition(place: Checkout) -> None:
     files.write_bytes(place.committed / "results" / "EDITION", f"{place.device_name}\n".encode())
     print(f"The edition of {place.device_name} lies in book/chapters and book/results/{place.device_name}")
     html(place)
+
+
+def _lacking(place: Checkout) -> list[str]:
+    """Result files that pages take from the edition's device, and that no chapter makes and this device does not have."""
+    pages = [*place.committed.glob("*.md"), *(place.root / "notebooks").glob("*.py")]
+    asked = {name for page in pages for name in re.findall(r"`edition/(\w+):", page.read_text(encoding="utf-8"))}
+    roots = place.results, place.committed / "results"
+    there = {path.stem for root in roots for path in (root / place.device_name).glob("*.json")}
+    return sorted(asked - there - set(place.chapters))
 
 
 def _later(committed: Path, made: Path) -> bool:
