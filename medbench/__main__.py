@@ -84,7 +84,7 @@ evaluate runs.csv --compare softmax --calibration
 evaluate runs.csv --per-class --format csv
 evaluate 3f2a --data other-hospital.csv --every-image
 evaluate 3f2a 9c41 --baselines --record 10_real""")
-def evaluate(run: opt.Runs, data: opt.Source = "", subset: opt.Subset = "", every_image: opt.EveryImage = False,
+def evaluate(run: opt.Runs, data: opt.Source = None, subset: opt.Subset = "", every_image: opt.EveryImage = False,
              compare: opt.Compare = "", per_class: opt.PerClass = False, calibration: opt.Calibration = False,
              baselines: opt.Baselines = False, bootstrap: opt.Resamples = None, device: opt.Device = "auto",
              record: opt.Chapter = "", form: opt.Form = "table"):
@@ -93,7 +93,7 @@ def evaluate(run: opt.Runs, data: opt.Source = "", subset: opt.Subset = "", ever
     With 95 % intervals, on the test set of their own data or of others. A row a run, or with --compare a row a model.
     """
     console.show(evaluating.evaluate(
-        run, data or None, subset=subset, every=every_image, bootstrap=bootstrap, with_baselines=baselines,
+        run, data, subset=subset, every=every_image, bootstrap=bootstrap, with_baselines=baselines,
         reference=compare, per_class=per_class, calibration=calibration, device=device, chapter=record or None), form)
 
 
@@ -107,10 +107,9 @@ def predict(run: opt.Run, images: opt.Images, out: Annotated[str, option(
     """
     rows = commands.predict(run, images, device)
     print(NOTICE, file=sys.stderr)
-    if not out:
-        return console.show(rows, "csv")
-    with open(out, "w", newline="", encoding="utf-8") as stream:
-        console.show(rows, "csv", stream)
+    if out:
+        return console.save(rows, out)
+    console.show(rows, "csv")
 
 
 @data_app.command("check", epilog=with_examples("""data check brain-tumor-mri/manifest.csv

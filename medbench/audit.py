@@ -114,11 +114,12 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
     found = _drawn(cache, show) if source == "phantom" else \
         readers.listing(source, subset, cache_dir(cache), whole=False)
     table, sizes, modes, lost = found.table, Counter(), Counter(), []
-    kept, digests, thumbnails = [], [], []
+    kept, digests, thumbnails, unreachable = [], [], [], []
     with progress(len(table), "checking images", "img", show) as bar:
         for row, picture in enumerate(decoding.opened(found, range(len(table)))):
-            if isinstance(picture, str):
-                lost.append((table["path"].iloc[row], picture))
+            if not isinstance(picture, readers.Picture):
+                lost.append((table["path"].iloc[row], str(picture)))
+                unreachable += [str(picture)] * isinstance(picture, decoding.Unreachable)
             else:
                 kept.append(row)
                 sizes[picture.size] += 1
@@ -137,13 +138,12 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
     counts = {split: {key: int(((table["split"] == split) & (table["label"] == key)).sum()) for key in found.classes}
               for split in readers.SPLITS}
     errors, emptied = decoding.emptied(found, kept, lost)
-    said = [str(fault) for fault in (*readers.faults(found, source), *errors)]
+    said = [str(fault) for fault in (*readers.faults(found, source), *unreachable[:1], *errors)]
     try:
         decoding.refuse_too_many(lost, len(table), DataConfig().max_damaged)
     except ValueError as error:
         said.append(str(error))
-    twice = len(copies["exact"][PLACES[1]])
-    caveats = found.caveats + emptied + ((f"{twice} images have an exact copy in another split",) if twice else ())
+    caveats = found.caveats + emptied + decoding.copies(zip(digests, splits, labels))
     return Report(counts, sizes, modes, lost, copies, _straddling(table), list(table["path"]), caveats, found.notes,
                   skipped, tuple(said))
 

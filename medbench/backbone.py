@@ -180,7 +180,8 @@ def check(config: ModelConfig) -> None:
     own = ATTENTION[config.name].variant(config.setting).option_names()
     for name, _ in config.options:
         if name not in own:
-            fields = ", ".join(field.name for field in dataclasses.fields(config) if field.name != "options")
+            fields = ", ".join(field.name for field in dataclasses.fields(config)
+                               if field.name not in ("options", "name", "preset", "seed"))
             raise ValueError(f"{config.name} (setting {config.setting!r}) has no option {name!r}; it has: "
                              f"{', '.join(own) or 'none of its own'}; every model has: {fields}")
     for stage, grid_size in enumerate(grid_sizes(config)):

@@ -47,13 +47,14 @@ def _drawn(rng, count: int, n: int) -> np.ndarray:
 
 
 class Patients:
-    r"""Of how many patients (groups) each class has images; where a split names none, all intervals stay as they are.
+    r"""Of how many patients (groups) each class has images; where a split names none, how many images, whose spread is
+    taken as it is.
 
     What few patients spread says little of what others would. So what the bootstrap finds is stretched about the value
     by $t_{G-1} / z$ at 97.5 %, as Student's distribution is wider than the normal one where a spread is known from G
     values (Cameron, Gelbach & Miller 2008, Rev. Econ. Stat. 90, 414-427, on few groups). A class by itself has a G of
-    its own. One patient spreads nothing, and there is no interval; nor is there where fewer than 90 % of the resamples
-    have a value, since the others drew no image of some class.
+    its own. One patient, or one image, spreads nothing, and there is no interval; nor is there where fewer than 90 % of
+    the resamples have a value, since the others drew no image of some class.
     """
 
     def __init__(self, split):
@@ -61,10 +62,7 @@ class Patients:
         self.known, self.classes = groups is not None, tuple(split.classes)
         self.given = tuple(getattr(split, "caveats", ()))
         k = len(self.classes)
-        if not self.known:
-            self.own = np.bincount(labels, minlength=k)
-            return
-        of_image = np.unique(groups, return_inverse=True)[1]
+        of_image = np.unique(groups, return_inverse=True)[1] if self.known else np.arange(len(labels))
         label, group = np.unique(np.stack([labels, of_image]), axis=1)                # each class of each patient once
         alone = np.bincount(group)[group] == 1                                        # patients of a single class
         self.own = np.bincount(label, minlength=k)
@@ -75,19 +73,19 @@ class Patients:
     @property
     def caveats(self) -> tuple[str, ...]:
         """What has to be said of every score on the split: its own caveats, and that some class has few patients."""
-        few = self.known and self.fewest < FEW
-        return (*self.given, *((f"{_only(self.fewest, self.rare)}: intervals are uncertain",) if few else ()))
+        few = self.fewest < FEW
+        return (*self.given, *((f"{self._only(self.fewest, self.rare)}: intervals are uncertain",) if few else ()))
 
     def spread(self, drawn: np.ndarray, value, c: int | None = None) -> tuple[np.ndarray, str | None]:
         """What other patients could have given for a score, from its `value` (...) and what resamples `drawn` (R, ...)
         gave: the same, stretched; and, where that would say nothing, NaN and the reason. `c`: the class, if of one, and
         how it is told from all others."""
-        if not self.known:
-            return drawn, None
         from scipy.stats import norm, t
         G, whose = self._behind(c)
         if G < 2:
-            return np.full_like(drawn, np.nan), _only(G, whose)
+            return np.full_like(drawn, np.nan), self._only(G, whose)
+        if not self.known:
+            return drawn, None
         share = float(np.mean(~np.isnan(drawn), axis=0).min())
         if share < ENOUGH:
             return np.full_like(drawn, np.nan), f"{1 - share:.0%} of the resamples have no value, with {G} patients " \
@@ -113,9 +111,8 @@ class Patients:
         return min((int(self.own[c]), f"class {self.classes[c]}"),
                    (int(self.others[c]), f"classes other than {self.classes[c]}"))
 
-
-def _only(G: int, whose: str) -> str:
-    return f"only {G} patient{'s' * (G != 1)} of {whose}"
+    def _only(self, G: int, whose: str) -> str:
+        return f"only {G} {'patient' if self.known else 'image'}{'s' * (G != 1)} of {whose}"
 
 
 def ends(drawn: np.ndarray, shares=(2.5, 97.5)) -> tuple[float, ...]:

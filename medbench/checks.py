@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 
@@ -12,8 +14,9 @@ def one_of(field: str, value: Any, allowed: tuple) -> None:
 
 
 def in_range(field: str, value: Any, low: float, high: float = float("inf")) -> None:
-    """Refuse a number outside `[low, high]`, and anything that is not a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    """Refuse a number outside `[low, high]` or without end, and anything that is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high \
+            or value == float("inf"):
         raise ValueError(f"{field} is {value!r}; wanted a number from {low} to {high}")
 
 
@@ -21,3 +24,12 @@ def whole(field: str, value: Any, low: int = 1) -> None:
     """Refuse anything but a whole number from `low` on."""
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ValueError(f"{field} is {value!r}; wanted a whole number from {low} on")
+
+
+def writable(field: str, path) -> None:
+    """Refuse a file that could not be written, before there is something to write; folders above it may be missing."""
+    path = Path(path).absolute()
+    place = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir() or not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = f"{str(path)!r} is a folder" if path.is_dir() else f"nothing can be written in {str(place)!r}"
+        raise ValueError(f"{field} cannot be written: {what}; give permission there, or name another file")

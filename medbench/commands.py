@@ -21,15 +21,16 @@ from . import checkpoint, distributed, places, results, saliency, training
 from . import grid as grid_module
 from .checks import one_of
 from .config import ALL_MODELS, MODELS, model_config
-from .data import load_data, read_image, to_input
+from .data import load_data, to_input
 from .experiment import Experiment, profile_of
 from .export import RUNTIMES
 from .files import cache_dir, read_json, write_json
 from .machine import resolve_device
 from .models import build_model
-from .readers import medmnist
+from .readers import fitted, medmnist, read_picture
 from .rows import caveat_column
 
+DRAWN = ("num_train", "num_val", "num_test_per_class", "prior", "difficulty", "confounding")
 CAMPAIGNS = ("real-mri", "breastmnist", "small-mri", "small-phantom", "curves", "imbalance", "paper-mri",
              "paper-phantom")
 
@@ -46,6 +47,8 @@ def listed(given: list[str], what: str, allowed: tuple[str, ...]) -> list[str]:
 def model_names(given: list[str]) -> list[str]:
     """Models in the order they were asked for, each once; `all` stands for the seven."""
     names = listed(given, "model name", (*ALL_MODELS, "all"))
+    if not names:
+        raise ValueError(f"--model names no model; allowed: {', '.join(ALL_MODELS)}, all")
     return list(dict.fromkeys(n for name in names for n in (MODELS if name == "all" else (name,))))
 
 
@@ -115,7 +118,7 @@ def build(names: list[str], preset: str, setting: str, num_classes: int, overrid
 def data_source(source: str) -> str:
     """The source with an absolute path, where it is a path: a run's note has to hold from any folder."""
     is_name = source == "phantom" or source.startswith(medmnist.SCHEME)
-    return source if is_name else os.path.abspath(Path(source).expanduser())
+    return source if is_name or not source.strip() else os.path.abspath(Path(source).expanduser())
 
 
 def check_data(source: str, subset: str, near: float, out: str | None, chapter: str | None) -> list[dict]:
@@ -132,11 +135,19 @@ def check_data(source: str, subset: str, near: float, out: str | None, chapter: 
     return report.rows()
 
 
+def _refuse_drawn(source: str, names) -> None:
+    """Raises ValueError where fields that say how the phantom is drawn are given for other images."""
+    if source != "phantom" and (of_phantom := [name for name in DRAWN if name in names]):
+        raise ValueError(f"{', '.join(of_phantom)}: for the phantom alone, which is drawn; {source!r} has the images "
+                         f"that it has. Leave it out (epochs=N sets how often each is seen)")
+
+
 # --------------------------------------------------------------------------------------------- train
 def train(names, preset, source, profile, seed, device, overrides, workers: int = 0) -> list[dict]:
     """Train one model after the other; one row a run."""
     resolve_device(device)
     source = data_source(source)
+    _refuse_drawn(source, overrides)
     given = {"source": source, "device": device, **overrides}
     experiments = [Experiment.preset(preset, name, seed, profile, **given) for name in names]
     for experiment in experiments:
@@ -172,6 +183,7 @@ def grid(names, seeds, preset, source, profile, device, overrides, vary, ray, tr
     if overrides.get("processes", 1) != 1 or "processes" in vary:
         raise ValueError("a grid trains each run in one process; leave processes out, or start one training with "
                          "several by torchrun")
+    _refuse_drawn(source, overrides | vary)
     given, size = {"source": data_source(source), "device": device, **overrides}, profile_of(preset, profile)
     experiments, labels = [], []
     for seed, *values in itertools.product(seeds, *vary.values()):
@@ -218,7 +230,8 @@ def campaign(name: str, seeds: str, models: list[str], device: str, again: bool)
     known = campaigns.CAMPAIGNS | fullsize.LARGE
     single = [c.name for c in known.values() if len(c.seeds) == 1]
     if models and name in once:
-        raise ValueError(f"{name} trains all its models, once each, but --models names {', '.join(models)}; leave it out")
+        raise ValueError(f"{name} trains all its models, once each, but --models names {', '.join(models)}; leave it "
+                         f"out")
     if models and (name not in single or len(chosen or ()) > 1):
         raise ValueError(f"--models would train a part of {name}, whose models are compared over several seeds: all or "
                          f"none; it goes with one seed of {', '.join(single)}")
@@ -251,6 +264,9 @@ def survive(kills: int, seed: int, name: str, workers: int, chapter: str | None)
 def predict(name: str, paths: list[str], device: str) -> list[dict]:
     """Decisions and class probabilities of image files, as if all classes were as frequent."""
     run, images = _run_and_images(name, paths, device)
+    if taken := [key for key in run.classes if key in ("path", "decision")]:
+        raise ValueError(f"the model has a class called {taken[0]!r}, like a column of this table; give the class "
+                         f"another name and train anew")
     balanced = training.predict(run.model, images).astype(np.float64) - np.log(run.prior)
     chance = np.exp(balanced - np.logaddexp.reduce(balanced, axis=1, keepdims=True))
     return [{"path": path, "decision": run.classes[int(row.argmax())], **dict(zip(run.classes, row.tolist()))}
@@ -270,6 +286,7 @@ def explain(name: str, path: str, method: str, target: str | None, out: str, dev
     grey = (read_json(run.directory / grid_module.EXPERIMENT) or {}).get("mean_grey")
     options = {"baseline": grey} if grey is not None and method in ("integrated_gradients", "occlusion") else {}
     maps = saliency.explain(method, run.model, to_input(images, run.model.config.in_chans), label, **options)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
     axes = plots.saliency_grid(images, maps.map, titles=[run.classes[label].replace("_", " ")])
     axes[0, 0].figure.savefig(out, dpi=150, facecolor="white")
     done = "" if maps.delta is None else (f"; completeness error {abs(maps.delta[0]):.2g} of {maps.gap[0]:.3g} after "
@@ -286,7 +303,10 @@ def _run_and_images(name: str, paths: list[str], device: str):
     found, broken = [], []
     for path in paths:
         try:
-            found.append(read_image(path, height))
+            picture = read_picture(path)
+            if picture.blank:
+                raise ValueError(f"{path!r} is blank, every pixel is {picture.grey.getextrema()[0]}")
+            found.append(fitted(picture, height))
         except (ValueError, OSError) as error:
             broken.append(str(error))
     if broken:

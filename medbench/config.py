@@ -30,6 +30,7 @@ LOSSES = ("cross_entropy", "class_weights", "logit_adjustment", "focal")
 EVENING = ("class_weights", "logit_adjustment")              # losses that let every class count the same
 SAMPLINGS = ("as_is", "balanced")
 DEVICES = ("auto", "cpu", "cuda")
+MOST_THREADS = 1024                                           # with many more the OpenMP library crashes
 
 
 # --------------------------------------------------------------------------------------------- what all share
@@ -93,7 +94,11 @@ class ModelConfig(Config):
         size = self.img_size
         object.__setattr__(self, "img_size", tuple(size) if isinstance(size, (tuple, list)) else (size, size))
         for name in ("embed_dims", "depths", "num_heads"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            value = getattr(self, name)
+            if not isinstance(value, (tuple, list)):
+                raise ValueError(f"{name} is {value!r}; wanted a number for each stage, such as "
+                                 f"{PRESETS['small'][name]}")
+            object.__setattr__(self, name, tuple(value))
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(self.options).items()}
         object.__setattr__(self, "options", tuple(sorted(options.items())))
         self._check_numbers()
@@ -108,6 +113,7 @@ class ModelConfig(Config):
             for value in getattr(self, name):
                 whole(name, value)
         whole("seed", self.seed, 0)
+        one_of("qkv_bias", self.qkv_bias, (True, False))
         in_range("mlp_ratio", self.mlp_ratio, 0)
         for name in ("attn_drop", "proj_drop", "drop_path_rate"):
             in_range(name, getattr(self, name), 0, 1)
@@ -209,6 +215,7 @@ class TrainingConfig(Config):
         in_range("flip", self.flip, 0, 1)
         in_range("shift", self.shift, 0, 0.5)
         whole("threads", self.threads, 0)
+        in_range("threads", self.threads, 0, MOST_THREADS)
         whole("processes", self.processes)
         whole("micro_batch", self.micro_batch, 0)
         if self.batch_size < self.processes:

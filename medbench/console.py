@@ -1,21 +1,28 @@
 """What the commands share: errors in one line, tables in the terminal, values typed as `name=value`.
 
-What lives here, top to bottom: `guarded`, which turns an error into one line and an exit code; `show`; `assignments`.
+What lives here, top to bottom: `guarded`, which turns an error into one line and an exit code; `show` and `save`;
+`assignments`.
 """
 
 from __future__ import annotations
 
 import ast
 import csv
+import io
 import json
 import os
 import sys
+from pathlib import Path
 
 from .checks import one_of
+from .files import write_bytes
 
 FORMATS = ("table", "csv", "json")
+# what --set cannot set
 ELSEWHERE = {"seed": "--seed 3 (or --seeds 0-7)", "model": "--model", "name": "--model", "preset": "--preset",
-             "profile": "--profile", "options": "each option by its name"}          # what --set cannot set
+             "profile": "--profile", "options": "each option by its name", "source": "--data", "subset": "--subset",
+             "device": "--device",
+             "num_classes": "--num-classes where a command has it (a training has the classes of its data)"}
 WRONG, INTERRUPTED = 2, 130
 NOTHING = 1e-14                # what rounding leaves of a sum that is 0
 EXPECTED = (ValueError, LookupError, OSError, RuntimeError, ImportError, FloatingPointError)
@@ -97,6 +104,13 @@ def show(rows: list[dict], form: str = "table", stream=None) -> None:
             print("  ".join([first, *rest]).rstrip(), file=stream)
         if beneath:
             print(f"caveats: {beneath}", file=stream)
+
+
+def save(rows: list[dict], path: str) -> None:
+    """Write rows into a CSV file, whole or not at all."""
+    stream = io.StringIO()
+    show(rows, "csv", stream)
+    write_bytes(Path(path), stream.getvalue().encode())
 
 
 def _cell(row: dict, column: str) -> str:

@@ -126,7 +126,8 @@ def load_data(config: DataConfig, cache: str | os.PathLike | None = None, show: 
         terminal.
     Returns: `Data`, whose fingerprint stands for the very bytes of images and labels.
     Raises: FileNotFoundError, ValueError: before any training, naming what is wrong and the fix. OSError: a folder
-        could not be read, or the cache not be written, because the disk is full for example.
+        could not be read, or the cache not be written, because the disk is full for example. RuntimeError: an image
+        could not be read this time.
     """
     return (_phantom if config.source == "phantom" else _real)(config, cache_dir(cache), show)
 

@@ -16,10 +16,10 @@ import numpy as np
 from .files import array_file, write_array, write_json
 from .machine import cores
 from .readers import SPLITS, Listing, Picture, fitted, read_picture
-from .readers.listing import NOT_DAMAGE, why
+from .readers.listing import NOT_DAMAGE, out_of_reach, why
 from .readers.pictures import picture_of
 
-VERSION = 3                    # raised when images are read otherwise: old caches are then made anew
+VERSION = 4                    # raised when images are read otherwise: old caches are then made anew
 SET_ASIDE = "set_aside.json"
 AHEAD = 256                    # images opened before the first of them is used
 NAMED = 5                      # of many damaged images, in a message
@@ -27,8 +27,13 @@ SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 # --------------------------------------------------------------------------------------------- open
+class Unreachable(RuntimeError):
+    """An image that could not be read this time, which is no fault of the image."""
+
+
 def opened(found: Listing, rows):
-    """Yields for each row its `Picture`, or the reason (a string) why there is none, in the order of `rows`.
+    """Yields for each row its `Picture`, the reason (a string) why there is none, or the `Unreachable` that hides it,
+    in the order of `rows`.
 
     Threads open the files: Pillow lets go of the interpreter while it decodes.
     """
@@ -37,14 +42,18 @@ def opened(found: Listing, rows):
             yield from pool.map(lambda row: _open(found, row), rows[start:start + AHEAD])
 
 
-def _open(found: Listing, row: int) -> Picture | str:
-    """One picture, or why it is set aside. A missing package or memory is raised: it is no fault of the image."""
+def _open(found: Listing, row: int) -> Picture | str | Unreachable:
+    """One picture, or why there is none. A missing package or memory is raised: it is no fault of the image."""
     path = found.table["path"].iloc[row]
     try:
         picture = read_picture(path) if found.arrays is None else picture_of(found.arrays[row])
     except NOT_DAMAGE:
         raise
     except Exception as error:
+        if behind := out_of_reach(error):
+            return Unreachable(f"image {str(path)!r} cannot be read ({behind.strerror}), which is no fault of its own: "
+                               f"give permission there or mount its disk, or take it out of the data set, and start "
+                               f"again")
         return why(error).removeprefix(repr(str(path))).strip()
     return f"is blank, every pixel is {picture.grey.getextrema()[0]}" if picture.blank else picture
 
@@ -63,10 +72,14 @@ def decode(folder: Path, found: Listing, rows, labels: np.ndarray, side: int, ba
 
     `images.npy` (m, side, side), `labels.npy` (m,), `kept.npy` (m,): positions among `rows`, `sizes.npy` (m, 2):
     width and height of each file in px, `coloured.npy` (m,) bool, and `set_aside.json`: (row, reason) of the others.
+
+    Raises: Unreachable: an image that could be read at another time; nothing is kept then.
     """
     kept, sizes, coloured, aside = [], [], [], []
     with array_file(folder / "images.npy", side, side) as append:
         for i, picture in enumerate(opened(found, rows)):
+            if isinstance(picture, Unreachable):
+                raise picture
             if isinstance(picture, str):
                 aside.append((int(rows[i]), picture))
             else:
@@ -130,20 +143,35 @@ def in_short(lost: list[tuple[str, str]]) -> str:
 
 
 def said_of(arrays: dict, side: int, lost: list[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Caveats for every result, and notes: enlarged images, images in two splits, images set aside, colour."""
+    """Caveats for every result, and notes: enlarged images, copies, images set aside, colour."""
     caveats, notes = [], []
     sides = np.concatenate([part["sizes"].max(1) for part in arrays.values()])
     if small := int((sides < side).sum()):
         sizes = f"{sides.min()} px" if sides.min() == sides[sides < side].max() else f"{sides.min()} px or more"
         which = "images" if small == len(sides) else f"{small} of {len(sides)} images"
         caveats.append(f"{which} enlarged from {sizes}")
-    if twice := in_two_splits(arrays):
-        caveats.append(f"{twice} images lie in more than one split, pixel by pixel")
+    caveats += copies((hashlib.sha256(image).digest(), name, int(label)) for name, part in arrays.items()
+                      for image, label in zip(part["images"], part["labels"]))
     if lost:
         notes.append(f"{len(lost)} images are set aside: {in_short(lost)}.")
     if colour := int(sum(part["coloured"].sum() for part in arrays.values())):
         notes.append(f"{colour} of {len(sides)} images have colour, which is reduced to grey (ITU-R 601 luma).")
     return tuple(caveats), tuple(notes)
+
+
+def copies(images) -> tuple[str, ...]:
+    """Caveats on images that are the same, pixel by pixel: in two splits, of two classes, tested twice.
+
+    Args: `images`: for each its hash, its split and its class.
+    """
+    seen: dict[bytes, list[tuple]] = {}
+    for digest, split, label in images:
+        seen.setdefault(digest, []).append((split, label))
+    twice = [tuple(zip(*own)) for own in seen.values() if len(own) > 1]                   # their splits, their classes
+    counts = {"lie in more than one split": sum(len(set(splits)) > 1 for splits, _ in twice),
+              "have more than one class": sum(len(set(labels)) > 1 for _, labels in twice),
+              "stand in the test more than once": sum(splits.count("test") > 1 for splits, _ in twice)}
+    return tuple(f"{count} images {what}, pixel by pixel" for what, count in counts.items() if count)
 
 
 def in_two_splits(arrays: dict) -> int:

@@ -20,6 +20,7 @@ import torch
 
 from . import checkpoint, places, recipe, saliency, training
 from .board import Board
+from .config import DataConfig
 from .data import Data, load_data
 from .experiment import Experiment
 from .files import read_json, write_json
@@ -213,7 +214,19 @@ def fit(experiment: Experiment, data: Data, progress: bool = True, workers: int 
 
 
 def note(experiment: Experiment, data: Data, folder: Path) -> None:
-    """Write beside a run which data it saw, so that it can be scored by its name, unless that stands there."""
+    """Write beside a run which data it saw, so that it can be scored by its name, unless that stands there.
+
+    Two sources may hold the same images, and are the same run; but one of them may tell of patients. The first counts
+    for as long as it holds these images.
+    """
     kept, told = read_json(folder / EXPERIMENT) or {}, dataclasses.asdict(experiment)
-    if "mean_grey" not in kept or kept.get("data") != told["data"]:          # other images would be another run
+    if "mean_grey" not in kept or kept["data"] != told["data"] and not _holds(kept["data"], data.fingerprint):
         write_json(folder / EXPERIMENT, told | {"mean_grey": saliency.mean_grey(data.train.images)})
+
+
+def _holds(noted: dict, images: str) -> bool:
+    """Whether a source still has the images with that fingerprint."""
+    try:
+        return load_data(DataConfig(**noted), show=False).fingerprint == images
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return False

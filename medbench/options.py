@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import console, results, saliency
-from .checks import one_of
+from .checks import one_of, writable
 from .config import ALL_MODELS, CONTROL, PRESETS, PROFILES, SETTINGS
 
 
@@ -22,18 +22,26 @@ def with_examples(text: str) -> str:
 
 
 def option(*names: str, choices=None, metavar: str = "N", **more):
-    """A typer option; a value that is not among `choices` is refused before the command starts."""
+    """A typer option; a value that is not among `choices`, or a file that cannot be written, is refused before the
+    command starts."""
     def check(value):
         if value and choices:
             one_of(names[0].lstrip("-"), value, tuple(choices))
-        return value
+        return out_file(value) if "--out" in names else value
     return typer.Option(*names, metavar="|".join(choices) if choices else metavar, callback=check, **more)
 
 
 def chapter_name(value: str) -> str:
-    """Refuse the name of a result file that cannot be one."""
+    """Refuse the name of a result file that cannot be one, or cannot be written."""
     if value:
-        results.here(value)
+        writable("--record", results.here(value))
+    return value
+
+
+def out_file(value: str) -> str:
+    """Refuse a file that cannot be written."""
+    if value:
+        writable("--out", value)
     return value
 
 

@@ -116,7 +116,9 @@ def record(subject, *measured, to: Path, seed: int | None = None, profile: str |
 
 def _stamped(file: ResultFile) -> ResultFile:
     """The same file with the machine, the code and the time of this moment."""
-    device = "cpu" if file.device == device_name("cpu") else "auto"
+    import torch
+    places = ("cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count())))
+    device = next((place for place in places if device_name(place) == file.device), "auto")
     return file.model_copy(update={"machine": machine(device), "git": git_state(), "versions": versions(),
                                    "created": datetime.now(UTC).isoformat(timespec="seconds")})
 

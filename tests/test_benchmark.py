@@ -11,7 +11,7 @@ import medbench as mb
 from medbench import machine, metrics, training
 from medbench.book import benchmark
 
-SMALL = dict(num_train=24, num_val=12, num_test_per_class=1, epochs=1, threads=1, device="cpu")
+SMALL = dict(num_train=24, num_val=12, num_test_per_class=2, epochs=1, threads=1, device="cpu")
 
 
 @pytest.fixture
@@ -39,6 +39,13 @@ def test_a_training_that_fails_beside_others_says_why(experiments):
     broken = [exp.replace(training=exp.training.replace(lr=1e30, clip_grad=0.0, warmup=0.0)) for exp in experiments]
     with pytest.raises(RuntimeError, match="training of none, seed 0 failed: FloatingPointError.*became NaN or"):
         benchmark.train_together(broken)
+
+
+def test_a_training_that_was_given_up_is_tried_again(experiments, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(benchmark.places, "Here", lambda training: SimpleNamespace(room=2))
+    monkeypatch.setattr(benchmark.grid, "train", lambda jobs, place, **how: asked.update(how) or [])
+    assert benchmark.train_together(experiments) == [] and asked["again"]
 
 
 def test_one_at_a_time_where_there_is_no_second_core(experiments, monkeypatch):
@@ -110,6 +117,10 @@ def test_real_images_beside_the_phantom():
     apart = real.assign(low=[0.745, 0.66, 0.7, 0.8])
     assert "The intervals of softmax and xca do not overlap; that of none lies below that of softmax." \
            in benchmark.beside_phantom(apart, phantom)[1]["text"]
+    wide = real.assign(low=[0.60, 0.66, 0.71, 0.8], high=[0.9, 0.74, 0.73, 1], value=[0.75, 0.69, 0.72, 0.9])
+    wide.loc[1, "high"], wide.loc[1, "value"] = 0.70, 0.69   # the best reaches low, so others are apart
+    assert "The intervals of none and xca do not overlap; that of none overlaps that of softmax." \
+           in benchmark.beside_phantom(wide, phantom)[1]["text"]
 
 
 def behind(name, difference, p, width=0.01):

@@ -193,3 +193,14 @@ def test_intervals_of_few_patients_cover_nine_times_in_ten(patients):
         found = planned.compare({"m0": runs[:1], "m1": runs[:1]}, split, reference="m0", bootstrap=300).scores[0]
         covered[seed] = found.low <= 0.8 <= found.high
     assert covered.mean() >= 0.88, covered.mean()
+
+
+# --------------------------------------------------------------------------------------------- images in their place
+@pytest.mark.parametrize("each, said", [(1, "only 1 image of class a, b"), (2, "only 2 images of class a, b"),
+                                        (9, "only 9 images of class a, b"), (10, None)])
+def test_few_images_without_patients_are_told(each, said):
+    (logits, _), split = clinic([1, 1], each=each, grouped=False)
+    scores = metrics.evaluate(logits, split, bootstrap=50)
+    accuracy = scores.balanced_accuracy
+    assert scores.caveats == ((f"{said}: intervals are uncertain",) if said else ())
+    assert math.isnan(accuracy.low) == (each == 1) and accuracy.reason == (said if each == 1 else None)

@@ -233,7 +233,7 @@ def test_a_part_of_the_models_is_refused_where_they_are_compared(name, seeds, mo
 
 
 def test_what_trains_all_models_once_takes_no_models():
-    with pytest.raises(ValueError, match="real-mri trains all its models, once each, but --models names xca; leave it out"):
+    with pytest.raises(ValueError, match="real-mri trains all its models, once each, but --models names xca; leave"):
         commands.campaign("real-mri", "", ["xca"], "cpu", False)
 
 

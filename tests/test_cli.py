@@ -3,24 +3,27 @@
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from miniature import breastmnist, radimagenet
 
-from medbench import commands, config, console, measuring, results
+from medbench import checks, commands, config, console, measuring, results
 from medbench.__main__ import app, data_app, main
 from medbench.config import ALL_MODELS, MODELS
 from medbench.experiment import Experiment
 
 # commands that take long
 LONG = ("book", "campaign", "ceiling", "grid", "throughput", "peers", "scaling", "runtimes", "device-report")
-TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=1 --set threads=1".split()
+TINY = "--set num_train=24 --set num_val=12 --set num_test_per_class=2 --set threads=1".split()
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,7 @@ def place(tmp_path_factory):
         Image.fromarray(rng.integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{i}.png")
         lines.append(f"{i}.png,{('glioma', 'meningioma', 'pituitary')[i % 3]},{('train', 'val', 'test')[i // 6]}")
     (folder / "manifest.csv").write_text("\n".join(lines))
+    Image.new("L", (40, 40)).save(folder / "blank.png")
     (folder / "other-hospital.csv").write_text("path,label\n" + "\n".join(f"{i}.png,edema" for i in range(4)))
     radimagenet(folder / "RadImageNet", levels=("MR/brain/normal", "MR/brain/edema"))
     breastmnist(folder / "breastmnist.npz")
@@ -90,7 +94,8 @@ def shrunk(example: str, run: str) -> list[str]:
             "scan2.png": "2.png", "scans/*.png": "3.png"}
     swap |= {"paper": "smoke"} if words[0] == "train" else {}
     words = [swap.get(word, word) for word in words]
-    more = {"train": TINY, "evaluate": ["--bootstrap", "5"], "latency": ["--rounds", "1", "--seconds", "1"]}
+    short = "--set epochs=1 --set threads=1".split() if "--data" in words else TINY
+    more = {"train": short, "evaluate": ["--bootstrap", "5"], "latency": ["--rounds", "1", "--seconds", "1"]}
     if words[0] in ("train", "cost", "latency") and "--preset" not in words:
         words += ["--preset", "smoke"]
     return words + more.get(words[0], []) + (["--comparisons", "2"] if "--self-test" in words else [])
@@ -273,8 +278,8 @@ def test_a_grid_of_several_processes_is_refused():
 
 
 def test_values_typed_on_the_command_line():
-    given = ["r=16", "lpi=true", "depths=(1,2)", "lr=1e-3", "source=phantom", "loss=logit_adjustment"]
-    assert console.assignments(given) == {"r": 16, "lpi": True, "depths": (1, 2), "lr": 1e-3, "source": "phantom",
+    given = ["r=16", "lpi=true", "depths=(1,2)", "lr=1e-3", "precision=float32", "loss=logit_adjustment"]
+    assert console.assignments(given) == {"r": 16, "lpi": True, "depths": (1, 2), "lr": 1e-3, "precision": "float32",
                                           "loss": "logit_adjustment"}
 
 
@@ -297,6 +302,19 @@ def test_values_typed_on_the_command_line():
     ("train -m softmax --device tpu", ["device is 'tpu'", "'cuda'"]),
     ("train -m softmax --set epochs=0", ["epochs is 0", "from 1"]),
     ("train -m softmax --set num_heads=(5,5,5,5)", ["num_heads 5", "divide"]),
+    ("train -m softmax --data manifest.csv --set num_train=10", ["num_train", "phantom alone", "epochs=N"]),
+    ("grid -m none --data manifest.csv --vary difficulty=0.5,1", ["difficulty", "phantom alone"]),
+    ("train -m softmax --set source=manifest.csv", ["--set got source", "--data"]),
+    ("train -m softmax --set num_classes=3", ["--set got num_classes", "classes of its data"]),
+    ("train -m , ", ["--model names no model", *ALL_MODELS]),
+    ("train -m softmax --set depths=2", ["depths is 2", "each stage"]),
+    ("train -m softmax --set threads=100000", ["threads is 100000", "1024"]),
+    ("train -m softmax --set lr=1e999", ["lr is inf"]),
+    ("train -m softmax --set qkv_bias=no", ["qkv_bias is 'no'", "True, False"]),
+    ("train -m softmax --set lerning_rate=3", ["no option 'lerning_rate'", "every model has: setting"]),
+    ("predict RUN 0.png --out .", ["--out cannot be written", "is a folder"]),
+    ("data check manifest.csv --out 0.png/x.json", ["--out cannot be written", "0.png"]),
+    ("predict RUN blank.png", ["1 of 1 images", "is blank, every pixel is 0"]),
     ("train -m softmax --data nowhere.csv", ["nowhere.csv", "does not exist", "path, label, split"]),
     ("evaluate ffff", ["no finished run 'ffff'"]),
     ("predict RUN", ["IMAGES"]),
@@ -313,6 +331,28 @@ def test_errors(capsys, line, named, run):
     said = fails(capsys, *(run if word == "RUN" else word for word in line.split()))
     missing = [word for word in named if word not in said]
     assert not missing, f"{said!r} lacks {missing}"
+
+
+@pytest.mark.parametrize("words", [["train", "-m", "none"], ["evaluate", "RUN"]])
+def test_an_empty_source_is_not_the_default(capsys, words, run):
+    words = [run if word == "RUN" else word for word in words]
+    assert "data source '' does not exist" in fails(capsys, *words, "--data", "")
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, how: Path(path) != tmp_path)      # root may write anywhere
+    with pytest.raises(ValueError, match="--out cannot be written: nothing can be written in .*; give permission"):
+        checks.writable("--out", tmp_path / "more" / "x.json")
+    monkeypatch.undo()
+    checks.writable("--out", tmp_path / "more" / "x.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_called_like_a_column_is_refused(monkeypatch):
+    found = SimpleNamespace(classes=("path", "x")), np.zeros((1, 8, 8), np.uint8)
+    monkeypatch.setattr(commands, "_run_and_images", lambda *_: found)
+    with pytest.raises(ValueError, match="a class called 'path', like a column"):
+        commands.predict("run", ["x.png"], "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, generate_uid
@@ -225,3 +226,21 @@ def test_one_slice_without_a_patient_is_named(tmp_path):
     found = readers.listing(tmp_path / "set", whole=False)
     assert "group" not in found.table
     assert found.notes[1].startswith("1 of 20 images are not with a PatientID, the first is '0.dcm'")
+
+
+@pytest.mark.parametrize("odd", ["no id", "no slice"])
+def test_folders_that_share_a_patient_are_a_caveat(tmp_path, odd):
+    rng = np.random.default_rng(0)
+    for i in range(160):                                     # 80 series of 20 patients
+        written(tmp_path / "set" / "ab"[i % 2] / f"series{i // 2}" / f"{i}.dcm", rng.permuted(STORED),
+                patient=f"p{i // 8}")
+    assert readers.listing(tmp_path / "set").table["group"].nunique() == 20
+    if odd == "no id":
+        written(tmp_path / "set" / "a" / "series0" / "0.dcm", rng.permuted(STORED), patient="")
+    else:
+        Image.fromarray(rng.integers(0, 255, (8, 8), dtype=np.uint8)).save(tmp_path / "set/a/series0/photo.png")
+    found = readers.listing(tmp_path / "set")
+    assert found.table["group"].nunique() == 80
+    assert found.caveats == ("folders count as patients, but 20 PatientIDs lie in more than one",)
+    name = "0.dcm" if odd == "no id" else "photo.png"
+    assert any(f"images are not with a PatientID, the first is '{name}'" in note for note in found.notes)

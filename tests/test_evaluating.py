@@ -358,6 +358,21 @@ def test_baselines_need_images_to_learn_from(study):
 
 
 # --------------------------------------------------------------------------------------------- data that went away
+def test_the_first_of_two_sources_of_the_same_images_counts_while_it_holds_them(study, tmp_path):
+    for folder in ("first", "second"):
+        shutil.copytree(Path(study.source).parent, tmp_path / folder)
+    sources = [str(tmp_path / folder / "manifest.csv") for folder in ("first", "second")]
+    one = mb.Experiment.preset("smoke", "none", 0, source=sources[0], **SMALL)
+
+    def noted(source):
+        now = one.replace(data=one.data.replace(source=source))
+        grid.note(now, mb.load_data(now.data, show=False), tmp_path)
+        return read_json(tmp_path / grid.EXPERIMENT)["data"]["source"]
+    assert [noted(source) for source in sources] == sources[:1] * 2
+    (tmp_path / "first").rename(tmp_path / "moved")
+    assert noted(sources[1]) == sources[1]
+
+
 @pytest.fixture
 def alone(study, tmp_path):
     """One run whose data can be moved and changed, in a folder of its own."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from medbench import data, decoding, readers
+from medbench import audit, data, decoding, readers
 from medbench.config import DataConfig
 from medbench.readers.listing import NO_GROUPS
 from medbench.readers.splits import split_by_name
@@ -144,11 +144,23 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         return whole(path)
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(PermissionError, match="set/b/patient7' cannot be read .Permission denied., so its images would "
-                                              "be missing; give permission there, or list the images"):
+                                              "be missing; give permission there, mount"):
         readers.listing(source)
     (source / "b" / "patient7").rename(source / "b" / ".patient7")          # what is passed over need not be read
     (source / "b" / ".patient7").rename(source / ".patient7")
     assert "patient7" not in set(readers.listing(source).table["group"])
+
+
+def test_a_link_to_nothing_is_an_error(tmp_path):
+    source = patients(tmp_path / "set")
+    (source / "a" / "notes.txt").symlink_to(tmp_path / "gone.txt")                       # no image, passed over
+    assert len(readers.listing(source).table) == 180
+    for name in ("a/lost.png", "c"):
+        (source / name).symlink_to(tmp_path / "not-mounted")
+        with pytest.raises(FileNotFoundError, match=f"set/{name}' cannot be read .No such file or directory., so its "
+                                                    f"images would be missing; .* mount its disk or remove the link"):
+            readers.listing(source)
+        (source / name).unlink()
 
 
 def test_the_order_of_files_is_that_of_their_paths(tmp_path):
@@ -200,7 +212,7 @@ def test_other_columns_are_named_and_blanks_do_not_count(tmp_path):
 
 
 def test_classes_that_differ_in_capitals_alone_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="differ in capitals alone .'A', 'a'.; write each in one way"):
+    with pytest.raises(ValueError, match="capitals, blanks or the coding of .*'A', 'a'.; write each"):
         readers.listing(whole(tmp_path, change=lambda row: (row[0], row[1].upper() if row[0] == "0.png" else row[1],
                                                             row[2])))
 
@@ -388,6 +400,88 @@ def test_only_a_missing_package_and_memory_are_no_damage(tmp_path, monkeypatch, 
     else:
         told = {"EOFError": "EOFError", "KeyError": "KeyError 'x'", "error": "too short"}[type(error).__name__]
         assert list(decoding.opened(found, [0])) == [f"is no whole image ({told})"]
+
+
+def test_an_image_out_of_reach_is_no_damage_and_is_read_when_it_can_be(tmp_path, monkeypatch):
+    for i in range(120):
+        picture(tmp_path / "set" / "ab"[i % 2] / f"{i}.png")
+    config, opened = DataConfig(source=str(tmp_path / "set"), img_size=16), Image.open
+
+    def closed(path, *more):
+        if str(path).endswith("7.png"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *more)
+    monkeypatch.setattr(Image, "open", closed)
+    with pytest.raises(RuntimeError, match="7.png' cannot be read .Permission denied., .*give permission there"):
+        data.load_data(config, show=False)
+    report = audit.check(config.source, show=False)
+    assert len(report.set_aside) == 12 and "cannot be read (Permission denied)" in report.faults[0]
+    monkeypatch.setattr(Image, "open", opened)
+    found = data.load_data(config, show=False)
+    assert found.set_aside == () and sum(map(len, (found.train, found.val, found.test))) == 120
+
+
+def test_copies_go_with_every_result(tmp_path):
+    def change(row):
+        number = int(row[0].removesuffix(".png"))
+        same = {1: 0, 5: 4, 11: 8}                           # two classes; training and validation; twice in the test
+        return (f"{same.get(number, number)}.png", "b" if number == 11 else row[1], row[2])
+    source = whole(tmp_path, change=lambda row: change(row))
+    found = data.load_data(DataConfig(source=str(source), img_size=16), show=False)
+    told = ("1 images lie in more than one split, pixel by pixel", "3 images have more than one class, pixel by pixel",
+            "1 images stand in the test more than once, pixel by pixel")
+    report = audit.check(str(source), show=False)
+    assert [said for said in found.caveats if "pixel" in said] == [said for said in report.caveats if "pixel" in said]
+    assert set(told[1:]) <= set(found.caveats)
+
+
+@pytest.mark.parametrize("text, said", [
+    ("path,label\n0.png,a,\n1.png,b,\n", "more cells than the first line has names; .* no comma at a line's end"),
+    ("path,label\nMay, J/0.png,a\nMay, J/1.png,b\n", "more cells than the first line has names; .* put quotes"),
+    ("path,label\n0.png,a\n\n\n1.png,\n", "line 5: label is empty"),
+    ("path,label,split\n0.png,a,train\n\n1.png,b,trian\n", "line 4, is 'trian'"),
+])
+def test_a_line_of_a_manifest_is_named_as_an_editor_counts_it(tmp_path, text, said):
+    (tmp_path / "manifest.csv").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        readers.listing(tmp_path / "manifest.csv")
+
+
+def test_blank_lines_do_not_count(tmp_path):
+    source = whole(tmp_path)
+    before = readers.listing(source).table.reset_index(drop=True)
+    source.write_text(source.read_text().replace("\n", "\n\n") + "\n,,\n")
+    assert readers.listing(source).table.reset_index(drop=True).equals(before)
+
+
+@pytest.mark.parametrize("twin", ["l\u00e4sion", "la\u0308sion ", "L\u00c4SION"])
+def test_classes_that_look_the_same_are_refused(tmp_path, twin):
+    rows = [(picture(tmp_path / "set" / name / f"{i}.png"), name) for name in ("la\u0308sion", twin, "x")
+            for i in range(40)]
+    with pytest.raises(ValueError, match=r"in capitals, blanks or the coding of their accents alone .*'la\\u0308sion'"):
+        readers.listing(tmp_path / "set" if twin.strip() == twin else rows[0][0].parents[1])
+
+
+def test_a_picture_is_turned_as_its_file_says(tmp_path):
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    exif = Image.Exif()
+    exif[274] = 6                                                                # to be turned by 90 degrees
+    Image.fromarray(grey).save(tmp_path / "turned.png", exif=exif)
+    found = readers.read_picture(tmp_path / "turned.png")
+    assert found.size == (2, 3) and (np.asarray(found.grey) == np.rot90(grey, -1)).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_white_as_zero_is_turned_over(tmp_path, kind):
+    ramp = (np.arange(12).reshape(3, 4) * (np.iinfo(kind).max // 11)).astype(kind)
+    for white, want in ((1, ramp), (0, ramp[::-1, ::-1])):
+        Image.fromarray(ramp).save(tmp_path / "x.tif")
+        content = (tmp_path / "x.tif").read_bytes()
+        old, new = (struct.pack("<HHIHH", 262, 3, 1, value, 0) for value in (1, white))
+        assert content.count(old) == 1
+        (tmp_path / "x.tif").write_bytes(content.replace(old, new))
+        shown = np.asarray(readers.read_picture(tmp_path / "x.tif").grey).astype(int)
+        assert np.abs(shown - want / np.iinfo(kind).max * 255).max() <= 2
 
 
 def png16(array, kind):

@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 import medbench as mb
-from medbench import commands
+from medbench import commands, results
 from medbench.book import real
 
 
@@ -35,3 +36,17 @@ def test_where_patients_are_lost_runs_of_numbers_stand_for_them():
     assert seen.test.groups.tolist() == real.runs(split, 13).tolist() and seen.train.groups is None
     assert seen.caveats == seen.test.caveats == ("in intervals, runs of 13 slices stand for patients",)
     assert seen.fingerprint == "x" and real.BREAST.grouped(opened) is opened
+
+
+def test_records_stay_as_they_are_until_all_models_are_trained(monkeypatch, tmp_path):
+    """A file without models would stand in the way of the committed one."""
+    to = tmp_path / "device" / "10_real.json"
+    results.record("brain-tumor-mri.softmax", {"quantity": "top1", "value": 0.5, "unit": "1"}, to=to)
+    before = to.read_bytes()
+    monkeypatch.setattr(real.RealSet, "grouped", lambda self, opened: opened)
+    monkeypatch.setattr(real.data, "data_root", lambda: tmp_path)
+    monkeypatch.setattr(real.data, "load_data", lambda config: SimpleNamespace(classes=("a", "b"), train=range(20)))
+    monkeypatch.setattr(real, "train_all", lambda experiments, opened: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        real.record_real(to=to)
+    assert to.read_bytes() == before

@@ -360,3 +360,13 @@ def test_processors_that_this_process_may_not_use_do_not_count(monkeypatch):
     assert machine.cores() == 3
     monkeypatch.setattr(machine, "cpu_quota", lambda: 1.6)
     assert machine.cores() == 2
+
+
+def test_a_record_of_the_second_gpu_is_stamped_with_the_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(results, "device_name", lambda place: {"cuda:0": "gpu-a", "cuda:1": "gpu-b"}.get(place, "cpu"))
+    monkeypatch.setattr(results, "machine", lambda place: {"name": place, "fingerprint": "x"})
+    for name, place in (("gpu-a", "cuda:0"), ("gpu-b", "cuda:1"), ("cpu", "cpu"), ("elsewhere", "auto")):
+        to = tmp_path / name / "10_training.json"
+        results.record("a.b", {"quantity": "top1", "value": 0.5, "unit": "1"}, to=to)
+        assert read(to).machine["name"] == place

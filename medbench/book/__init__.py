@@ -7,7 +7,8 @@ A chapter starts with
     book = start("05_performer", globals())
 
 and then has `book.profile`, `book.device`, `book.seed` and `book.results`. What chapters show lives in modules beside
-this one, which they import. Executing and rendering them (`runner`, `execute`, `assemble`, `stamps`) is no chapter's part.
+this one, which they import. Executing and rendering them (`runner`, `execute`, `assemble`, `stamps`) is no chapter's
+part.
 """
 
 from __future__ import annotations

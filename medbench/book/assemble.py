@@ -134,8 +134,8 @@ def run_box(name: str, noted: dict) -> str:
     return f"""```{{admonition}} Run this chapter
 :class: run-this-chapter
 Executed on {noted["machine"]} (`{noted["device"]}`), {noted["date"]}, profile `{noted["profile"]}`,
-torch {noted["torch"]}, in {_duration(noted["seconds"])}. A training that was finished before is not repeated, so a first run
-may take longer. On your device:
+torch {noted["torch"]}, in {_duration(noted["seconds"])}. A training that was finished before is not repeated, so a
+first run may take longer. On your device:
 
 ~~~bash
 make chapter NAME={name} PROFILE=laptop DEVICE=auto

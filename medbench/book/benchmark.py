@@ -59,7 +59,7 @@ def train_together(experiments) -> list:
     place = places.Here(experiments[0].training)
     if min(place.room, len(experiments)) < 2:
         return [None] * len(experiments)
-    jobs = grid.train(experiments, place, logits=True)
+    jobs = grid.train(experiments, place, logits=True, again=True)         # who starts anew has mended the cause
     for job in jobs:
         if job.state == "failed":
             raise RuntimeError(f"the training of {job.title} failed: {job.failures[-1]}")
@@ -146,7 +146,7 @@ def beside_phantom(real, scores) -> list[dict]:
     alike, p = spearmanr([here.index(name) for name in there], range(len(there)))
     best, control = found.loc[there[0]], found.loc[config.CONTROL]
     overlap = ("The intervals of all models overlap" if found.low.max() <= found.high.min() else
-               f"The intervals of {there[0]} and {there[-1]} do not overlap")
+               f"The intervals of {found.low.idxmax()} and {found.high.idxmin()} do not overlap")
     mixing = "overlaps that of" if best.low <= control.high else "lies below that of"
     told = "could not be told from that of two orders by lot" if p >= planned.ALPHA else \
         "is more than that of two orders by lot"

@@ -25,6 +25,7 @@ from ..config import ALL_MODELS, MODELS
 from ..decisions import as_logits, pack, unpack
 from ..experiment import Experiment, profile_of
 from ..files import read_json
+from ..machine import resolve_device
 from ..metrics import ERROR, FLOOR
 from ..models import build_model
 from ..recipe import prior_behind
@@ -228,7 +229,8 @@ class _Going:
         prior = prior_behind(training, opened.train.prior)
         scores = evaluate(job.logits, opened.test, prior=prior, bootstrap=self.bootstrap)
         rows = [row for row in scores.rows() if row["quantity"] in SHOWN and "suffix" not in row]
-        rows += calibrated(predict(load_run(job.folder).model, opened.val), opened.val, job.logits, opened.test,
+        model = load_run(job.folder).model.to(resolve_device(training.device))
+        rows += calibrated(predict(model, opened.val), opened.val, job.logits, opened.test,
                            prior=prior).rows()
         rows += [{"quantity": "training_cpu_seconds", "value": done["cpu_seconds"], "unit": "s"},
                  {"quantity": "best_epoch", "value": done["best_epoch"], "unit": "1"},

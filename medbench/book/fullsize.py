@@ -1,8 +1,8 @@
 """The models at full size: how they are trained, and their page, which shows what any machine recorded.
 
-What lives here, top to bottom: `LARGE`, the campaigns; `Line`, one run at full size beside the small ones; `beside`, which
-makes them from records; `said`, what stands out in words; `markdown`, both as the directive `{fullsize}` puts them into
-the page.
+What lives here, top to bottom: `LARGE`, the campaigns; `Line`, one run at full size beside the small ones; `beside`,
+which makes them from records; `said`, what stands out in words; `markdown`, both as the directive `{fullsize}` puts
+them into the page.
 
 The page is made while the book is rendered. So a run shows as soon as its records are there, without a chapter being
 executed again, and the runs of one campaign may come from several machines.
@@ -37,10 +37,10 @@ BESIDE = {"paper-mri": CAMPAIGNS["small-mri"], "paper-phantom": CAMPAIGNS["small
 class Line:
     """A run at full size beside the small ones of the same model.
 
-    `name`: the model's, with the machine's where several trained it; `small`: the mean over seeds with interval, in words;
-    `seeds`: the lowest and highest small run, `None` before all seeds of all models are there; `large`: the record of the
-    run at full size, a row of `results.load()`, `None` before there is one; `core_hours` that this took; its `best_epoch`
-    on validation.
+    `name`: the model's, with the machine's where several trained it; `small`: the mean over seeds with interval, in
+    words; `seeds`: the lowest and highest small run, `None` before all seeds of all models are there; `large`: the
+    record of the run at full size, a row of `results.load()`, `None` before there is one; `core_hours` that this took;
+    its `best_epoch` on validation.
     """
 
     name: str

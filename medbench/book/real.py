@@ -76,7 +76,9 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     to = to or results.here(of.chapter, device)
     opened = of.grouped(data.load_data(experiment(names[0], seed, device, of).data))
     about = {"data": of.name, "source": of.source}
-    results.begin(to)
+    size = len(opened.classes), len(opened.train)
+    trained = train_all([experiment(name, seed, device, of).on(*size) for name in names], opened)
+    results.begin(to)                                        # not before: a file without models would hide another
     lines = baselines.shortcut_scores(opened, bootstrap=bootstrap)
     lines["nearest_neighbour"] = baselines.nearest_neighbour(opened, bootstrap=bootstrap)
     for name, scores in lines.items():
@@ -84,9 +86,7 @@ def record_real(of: RealSet = MRI, names=ALL_MODELS, *, seed: int = 0, device: s
     results.record(of.name, _split_rows(opened, of), to=to, **about)
     if of is BREAST:
         results.record(of.name, published_rows(), to=to, data=of.name)
-    size = len(opened.classes), len(opened.train)
-    experiments = [experiment(name, seed, device, of).on(*size) for name in names]
-    for one in train_all(experiments, opened):
+    for one in trained:
         lines[one.name] = evaluate(one.logits, opened.test, bootstrap=bootstrap)
         results.record(one.experiment, lines[one.name], one.run, to=to, **about)
     said = caveat_column(opened.caveats)

@@ -47,14 +47,15 @@ def edition(place: Checkout) -> None:
 
     A chapter and its own records belong together. Of the records of a command the later ones stay.
 
-    Raises: ValueError: the smoke profile, or a device without records that pages take from the edition's; before any work.
+    Raises: ValueError: the smoke profile, or a device without records that pages take from the edition's; before any
+        work.
     """
     if place.profile == "smoke":
         raise ValueError("profile is 'smoke'; an edition is made with 'laptop' or 'full'")
     if lacking := _lacking(place):
-        raise ValueError(f"{place.device_name} cannot be the edition's device: pages show its {', '.join(lacking)}, which "
-                         f"were not recorded on it. `make book` shows {place.device_name} beside the others and leaves the "
-                         f"edition as it is")
+        raise ValueError(f"{place.device_name} cannot be the edition's device: pages show its {', '.join(lacking)}, "
+                         f"which were not recorded on it. `make book` shows {place.device_name} beside the others and "
+                         f"leaves the edition as it is")
     build(place)
     for name in place.chapters:
         files.write_bytes(place.executed(name, committed=True), place.executed(name).read_bytes())
@@ -70,7 +71,7 @@ def edition(place: Checkout) -> None:
 
 
 def _lacking(place: Checkout) -> list[str]:
-    """Result files that pages take from the edition's device, and that no chapter makes and this device does not have."""
+    """Result files that pages take from the edition's device, that no chapter makes and this device does not have."""
     pages = [*place.committed.glob("*.md"), *(place.root / "notebooks").glob("*.py")]
     asked = {name for page in pages for name in re.findall(r"`edition/(\w+):", page.read_text(encoding="utf-8"))}
     roots = place.results, place.committed / "results"

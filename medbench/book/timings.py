@@ -88,8 +88,7 @@ def recorded(chapter: str, device="auto", needed: tuple[str, ...] = ("*",)) -> R
     """
     def whole(file: ResultFile) -> bool:
         return all(any(fnmatch.fnmatchcase(r.name, pattern) for r in file.records) for pattern in needed)
-    found = {file.device: file for file in results.files()                # those made here come last
-             if file.chapter == chapter and whole(file)}
+    found = {file.device: file for file in results.files() if file.chapter == chapter and whole(file)}
     if not found:
         raise LookupError(f"there are no records of {chapter} with {', '.join(needed)}; `python -m medbench "
                           f"{COMMANDS[chapter]} --record {chapter}` makes them")

@@ -9,6 +9,7 @@ where none is given.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +37,7 @@ def listing(source: str | os.PathLike, subset: str = "", cache: Path | None = No
     Raises: FileNotFoundError, ValueError: naming the file, the line, what was wanted and the fix. OSError: a folder
         cannot be read, or a download not be written.
     """
-    reader = next((one for one in READERS if one.knows(str(source))), None)
+    reader = next((one for one in READERS if one.knows(str(source))), None) if str(source).strip() else None
     if reader is None:
         raise FileNotFoundError(f"data source {str(source)!r} does not exist; wanted 'phantom', a manifest (.csv with "
                                 f"columns path, label, split), a MedMNIST file (.npz) or medmnist:NAME, RadImageNet's "
@@ -67,10 +68,10 @@ def faults(found: Listing, source) -> Iterator[Exception]:
     classes = found.classes
     if len(classes) < 2:
         yield ValueError(f"{where} has one class only ({classes[0]!r}); a classifier needs at least two")
-    alike = Counter(str(key).casefold() for key in classes)
-    if twins := [key for key in classes if alike[str(key).casefold()] > 1]:
-        yield ValueError(f"{where} has classes that differ in capitals alone ({', '.join(map(repr, twins))}); write "
-                         f"each in one way")
+    alike = Counter(map(_plain, classes))
+    if twins := [key for key in classes if alike[_plain(key)] > 1]:
+        yield ValueError(f"{where} has classes that differ in capitals, blanks or the coding of their accents alone "
+                         f"({', '.join(map(ascii, twins))}); write each in one way")
     trained = set(table.loc[table["split"] == "train", "label"])
     if counts["train"] and (untrained := [key for key in classes if key not in trained]):
         yield ValueError(f"{where} has no training image of class {', '.join(map(repr, untrained))}; add some, or "
@@ -80,6 +81,11 @@ def faults(found: Listing, source) -> Iterator[Exception]:
         yield ValueError(f"split 'val' of {where} has images of class {chosen[0]!r} only; the epoch is chosen by AUROC "
                          f"on it, which needs two classes: give it more{few}")
     yield from _missing(found, table, where)
+
+
+def _plain(key) -> str:
+    """A class's name without capitals and blanks around it, its accents in one coding: systems write them in two."""
+    return unicodedata.normalize("NFC", str(key)).strip().casefold()
 
 
 def _lacking(found: Listing) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,9 +135,9 @@ def unseen(source: str | os.PathLike, classes: tuple[str, ...], subset: str = ""
 
 def _other_splits(found: Listing, where: str) -> Iterator[Exception]:
     """An unknown name of a split: the first, with its place."""
-    for line, name in enumerate(found.table["split"], 2):
+    for row, name in found.table["split"].items():
         if name not in SPLITS:
-            yield ValueError(found.other_split.format(source=where, line=line, name=name))
+            yield ValueError(found.other_split.format(source=where, line=row + 2, name=name))
             break
 
 

@@ -5,7 +5,8 @@
     <split>/<class>/...             train, val and test as they are
 
 Where every file is a DICOM slice with a PatientID, that is the patient, unless it is the same in all, as after
-de-identification, and the folders are not. Names that begin with a dot are passed over, links to folders are followed.
+de-identification, and the folders are not. Where only some are, and a PatientID lies in two folders that count as
+patients, that is a caveat. Names that begin with a dot are passed over, links to folders are followed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
     if not rows:
         raise ValueError(f"folder {str(folder)!r} holds no image; wanted {wanted} with one of {', '.join(SUFFIXES)}")
     table = pandas.DataFrame(rows, columns=[*NEEDED, "split"] if given else list(NEEDED))
-    groups, said = _groups(table, patients)
+    groups, said, leaks = _groups(table, patients)
     if groups is not None:
         table["group"] = groups
     if not given:
@@ -68,23 +69,31 @@ def read(source: str, subset: str = "", cache: Path | None = None) -> Listing:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         said += (f"{others.total()} files are no images that can be read and were passed over: {kinds}.",)
     few = ONE if groups is not None and len(set(groups)) == 1 else FEW
-    return Listing(table, caveats, notes + said, split_given=given, few=few, other_split=BESIDE)
+    return Listing(table, caveats + leaks, notes + said, split_given=given, few=few, other_split=BESIDE)
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below a folder, sorted. Raises: OSError for what cannot be read: it would be missing without a word."""
+    """All files below a folder, sorted. Raises: OSError for what cannot be read, or is a link to nothing: it would be
+    missing without a word."""
     def refuse(error: OSError):
         raise error
-    found = []
+    found: list[Path] = []
     try:
         for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
             folders[:] = [name for name in folders if name[0] != "." and not _leads_back(Path(place, name))]
             found += [Path(place, name) for name in files if name[0] != "."]
+        for path in found:
+            if path.is_symlink() and path.suffix.lower() in ("", *SUFFIXES):
+                path.stat()                                  # a link to nothing is no file, nor a folder
         return sorted(path for path in found if path.is_file())
     except OSError as error:
-        raise OSError(error.errno, f"{str(error.filename)!r} cannot be read ({error.strerror}), so its images would be "
-                                   f"missing; give permission there, or list the images to be used in a "
-                                   f"manifest") from error
+        raise _missing(error) from error
+
+
+def _missing(error: OSError) -> OSError:
+    return OSError(error.errno, f"{str(error.filename)!r} cannot be read ({error.strerror}), so its images would be "
+                                f"missing; give permission there, mount its disk or remove the link, or list the "
+                                f"images to be used in a manifest")
 
 
 def _leads_back(folder: Path) -> bool:
@@ -106,26 +115,47 @@ def _refuse_half_a_split(folder: Path) -> None:
 
 def _image(path: Path) -> bool:
     """Whether a file is an image by its suffix, or begins as DICOM slices do, which often have none."""
-    return path.suffix.lower() in SUFFIXES or (not path.suffix.strip(".0123456789") and dicom.knows(path))
+    try:
+        return path.suffix.lower() in SUFFIXES or (not path.suffix.strip(".0123456789") and dicom.knows(path))
+    except OSError as error:
+        raise _missing(error) from error
 
 
-def _groups(table, folders: list[str]) -> tuple[list[str] | None, tuple[str, ...]]:
+def _groups(table, folders: list[str]) -> tuple[list[str] | None, tuple[str, ...], tuple[str, ...]]:
     """Patients: from DICOM headers where all files have one, and not all the same, else from the folders below the
-    class. And what to say where it is the same, or where only some of the images have a patient, so that none counts.
+    class. And notes and caveats: that it is the same, that only some of the images have a patient, so that none counts,
+    that folders which count as patients share one.
     """
-    said: tuple[str, ...] = ()
-    found = {"in a patient's folder": folders}
-    if all(path.lower().endswith(dicom.SUFFIXES) or dicom.knows(path) for path in table["path"]):
-        headers = [dicom.patient(path) for path in table["path"]]
-        if headers[0] and len(set(headers)) == 1 < len(set(folders)) and all(folders):
+    paths, said = table["path"], ()
+    slices = [_dicom(path) for path in paths]
+    headers = [dicom.patient(path) if one else "" for path, one in zip(paths, slices)]
+    if all(headers):
+        if len(set(headers)) == 1 < len(set(folders)) and all(folders):
             return folders, ("Every file has the same PatientID, as after de-identification: the folders below the "
-                             "classes count as patients.",)
-        found = {"with a PatientID": headers} | found
-    for what, patients in found.items():
+                             "classes count as patients.",), ()
+        return headers, (), ()
+    for what, patients in (("with a PatientID", headers), ("in a patient's folder", folders)):
         if all(patients):
-            return patients, ()
+            return patients, said, _shared(headers, folders)
         if any(patients):
-            lacking = [path for path, patient in zip(table["path"], patients) if not patient]
+            lacking = [path for path, patient in zip(paths, patients) if not patient]
             said += (f"{len(lacking)} of {len(patients)} images are not {what}, the first is "
                      f"{os.path.basename(lacking[0])!r}: so these are not used as patients.",)
-    return None, said
+    return None, said, ()
+
+
+def _dicom(path: str) -> bool:
+    """Whether an image is a DICOM slice. One that cannot be opened is asked again when it is read."""
+    try:
+        return path.lower().endswith(dicom.SUFFIXES) or dicom.knows(path)
+    except OSError:
+        return False
+
+
+def _shared(headers: list[str], folders: list[str]) -> tuple[str, ...]:
+    """A caveat where folders that count as patients share a PatientID."""
+    places: dict[str, set[str]] = {}
+    for patient, folder in zip(headers, folders):
+        places.setdefault(patient, set()).add(folder)
+    shared = sum(len(own) > 1 for patient, own in places.items() if patient)
+    return (f"folders count as patients, but {shared} PatientIDs lie in more than one",) if shared else ()

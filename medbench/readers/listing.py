@@ -1,6 +1,7 @@
 """What every reader returns: one row an image, and what a result on these images has to say.
 
-What lives here: the names of the columns; the caveats that several readers share; what counts as damage; `Listing`.
+What lives here: the names of the columns; the caveats that several readers share; what counts as damage, and what is
+only out of reach; `Listing`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,18 @@ def why(error: Exception) -> str:
     """What an error says; its kind goes before what is no sentence, as of a missing key."""
     said = str(error)
     return said if " " in said else f"{type(error).__name__} {said}".strip()
+
+
+def out_of_reach(error: BaseException | None) -> OSError | None:
+    """The error of the system behind one of reading an image: no permission, a disk or network that does not answer.
+
+    It says nothing of the image, and may be gone in a minute. Pillow's own errors have no number.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error
+        error = error.__cause__
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,7 +56,7 @@ def _table(file: Path):
     import pandas
     try:
         table = pandas.read_csv(file, dtype=dict.fromkeys((*TEXT, *BOXES), str), keep_default_na=False,
-                                na_values=[""])                           # a class may be called None
+                                na_values=[""], skip_blank_lines=False)   # a class may be called None
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"manifest {str(file)!r} is no readable CSV table ({error}); wanted a first line with "
                          f"{','.join(NEEDED)},split, commas between, saved as UTF-8") from error
@@ -67,14 +67,18 @@ def _table(file: Path):
         if column not in table.columns:
             raise ValueError(f"manifest {str(file)!r} has no column {column!r} (it has {', '.join(table.columns)}); "
                              f"add it: {', '.join(NEEDED)} are needed, with commas between the columns")
+    if not isinstance(table.index, pandas.RangeIndex):                    # what pandas makes of it: the first is a name
+        raise ValueError(f"manifest {str(file)!r} has lines with more cells than the first line has names; give each "
+                         f"column a name, put quotes around a cell with a comma in it, and no comma at a line's end")
     lacking = [name for name in BOXES if name not in table.columns]
     if 0 < len(lacking) < len(BOXES):
         raise ValueError(f"manifest {str(file)!r} has no column {', '.join(map(repr, lacking))} (it has "
                          f"{', '.join(table.columns)}); a box is read from all of {', '.join(BOXES)}: add what is "
                          f"missing or misspelt, or remove the others")
+    table = table.dropna(how="all")                                       # blank lines; the index still counts them
     for column in set(TEXT) & set(table.columns):
         if table[column].isna().any():
-            line = int(table[column].isna().to_numpy().argmax()) + 2
+            line = int(table.index[table[column].isna().to_numpy().argmax()]) + 2
             raise ValueError(f"manifest {str(file)!r}, line {line}: {column} is empty; fill it in or remove the line")
     if table.empty:
         raise ValueError(f"manifest {str(file)!r} names no image; wanted one line an image")
@@ -97,7 +101,7 @@ def _shares(column, file: Path):
     numbers = pandas.to_numeric(column, errors="coerce")
     wrong = column.notna() & ~numbers.between(0, 1)
     if wrong.any():
-        line = int(wrong.to_numpy().argmax())
-        raise ValueError(f"manifest {str(file)!r}, line {line + 2}: {column.name} is {column.iloc[line]!r}; wanted a "
+        line = wrong.index[wrong.to_numpy().argmax()]
+        raise ValueError(f"manifest {str(file)!r}, line {line + 2}: {column.name} is {column[line]!r}; wanted a "
                          f"share of the image's side, from 0 to 1, or nothing")
     return numbers

@@ -16,7 +16,7 @@ from . import dicom
 from .listing import NOT_DAMAGE, why
 
 JPEG_NOISE = 8                 # grey levels by which channels of grey that was stored as colour may differ
-BITS_PER_SAMPLE = 258          # a tag of TIFF
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262                      # tags of TIFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +46,9 @@ def read_image(path: str | os.PathLike, side: int) -> np.ndarray:
 
 
 def read_picture(path: str | os.PathLike) -> Picture:
-    """One image file. Raises: FileNotFoundError; ValueError if it is no whole image; ImportError as `dicom.read`."""
-    from PIL import Image
+    """One image file, turned as its EXIF says. Raises: FileNotFoundError; ValueError if it is no whole image;
+    ImportError as `dicom.read`."""
+    from PIL import Image, ImageOps
     if not os.path.isfile(path):
         raise FileNotFoundError(f"image {str(path)!r} does not exist")
     if dicom.knows(path):
@@ -59,7 +60,9 @@ def read_picture(path: str | os.PathLike) -> Picture:
                 raise ValueError(f"it has {frames} frames; wanted one image a file")
             _refuse_deep_colour(image)
             image.load()
-            return Picture(_grey(image), image.mode, image.size, _coloured(image))
+            image, dark_is_high = ImageOps.exif_transpose(image), _dark_is_high(image)
+            grey = _grey(image)
+            return Picture(ImageOps.invert(grey) if dark_is_high else grey, image.mode, image.size, _coloured(image))
     except NOT_DAMAGE:
         raise
     except Exception as error:
@@ -73,6 +76,11 @@ def _refuse_deep_colour(image) -> None:
     if deep and len(image.getbands()) > 1:
         raise ValueError("it has 16-bit colour or transparency, of which the high byte alone would be read; store it "
                          "as 16-bit grey or as 8-bit colour")
+
+
+def _dark_is_high(image) -> bool:
+    """Whether a TIFF of more than 8 bits has white as 0 (WhiteIsZero); up to 8 bits Pillow turns it over itself."""
+    return image.format == "TIFF" and image.mode[0] in "IF" and image.tag_v2.get(PHOTOMETRIC) == 0
 
 
 def picture_of(array: np.ndarray, mode: str = "") -> Picture:
