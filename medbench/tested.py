@@ -74,7 +74,7 @@ def _own(run: Finished) -> tuple[Data | None, str]:
     """The data that a run noted, as they are today, or why they cannot be opened."""
     try:
         return load_data(run.noted) if run.noted else None, "it does not say which data those were"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         return None, f"its own data cannot be opened, {error}"
 
 
@@ -82,7 +82,7 @@ def _moved(run: Finished) -> Data | None:
     """The data that it is to be scored on, if they are those of its training, which lie elsewhere now."""
     try:
         found = load_data(run.data)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):
         return None
     return found if found.fingerprint == run.info["data"] else None
 

@@ -244,3 +244,6 @@ def test_folders_that_share_a_patient_are_a_caveat(tmp_path, odd):
     assert found.caveats == ("folders count as patients, but 20 PatientIDs lie in more than one",)
     name = "0.dcm" if odd == "no id" else "photo.png"
     assert any(f"images are not with a PatientID, the first is '{name}'" in note for note in found.notes)
+    for path in Path(tmp_path / "set").rglob("*.dcm"):                      # as after de-identification
+        written(path, rng.permuted(STORED), patient="" if path.name == "0.dcm" and odd == "no id" else "ANONYMOUS")
+    assert readers.listing(tmp_path / "set").caveats == ()

@@ -13,7 +13,19 @@ import pytest
 from PIL import Image
 
 import medbench as mb
-from medbench import calibration, classwise, evaluating, finished, grid, metrics, planned, results, tested, training
+from medbench import (
+    calibration,
+    classwise,
+    decoding,
+    evaluating,
+    finished,
+    grid,
+    metrics,
+    planned,
+    results,
+    tested,
+    training,
+)
 from medbench.__main__ import main
 from medbench.files import read_json, write_json
 
@@ -394,6 +406,14 @@ def test_a_run_whose_data_went_away_says_how_to_name_them(study, alone, capsys):
     assert "could not be checked" not in capsys.readouterr().err
     with pytest.raises(ValueError, match="was trained on .*--every-image is for images that it never saw"):
         scored(str(alone), source=study.source, every=True)
+
+
+def test_a_run_whose_data_cannot_be_read_this_time_says_so(alone, monkeypatch):
+    def closed(_):
+        raise decoding.Unreachable("0.png cannot be read")
+    monkeypatch.setattr(tested, "load_data", closed)
+    with pytest.raises(ValueError, match="cannot be scored: its own data cannot be opened, 0.png cannot be read; if"):
+        scored(str(alone))
 
 
 def test_that_a_leak_could_not_be_looked_for_goes_with_the_score(study, alone, tmp_path, capsys):

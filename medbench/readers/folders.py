@@ -153,7 +153,9 @@ def _dicom(path: str) -> bool:
 
 
 def _shared(headers: list[str], folders: list[str]) -> tuple[str, ...]:
-    """A caveat where folders that count as patients share a PatientID."""
+    """A caveat where folders that count as patients share a PatientID; one that is the same in all tells nothing."""
+    if len(set(headers) - {""}) < 2:
+        return ()
     places: dict[str, set[str]] = {}
     for patient, folder in zip(headers, folders):
         places.setdefault(patient, set()).add(folder)
