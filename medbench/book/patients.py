@@ -50,7 +50,7 @@ def divided(batch: phantom.Batch, patient: np.ndarray, by: str, *, seed: int) ->
 def fall(told: dict[str, Scores], splits: dict[str, Data]):
     """Both scores and how far they fall from slices to patients, as rows; and as a table, with whom each split knows.
 
-    Args: the scores, and what they are of, of `"slice"` and of `"patient"`.
+    Args: `told`: the scores of the split by `"slice"` and by `"patient"`; `splits`: the data of each.
     """
     import pandas as pd
     rows, table = [], {}
