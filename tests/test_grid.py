@@ -587,8 +587,9 @@ def test_choices_are_read():
 
 
 def test_the_command_trains_a_grid_and_then_passes_it_over(capsys):
-    sizes = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
-    call = ["grid", "--models", "none", "--seeds", "0,1", "--preset", "smoke", "--vary", "lr=0.001,0.002", *sizes]
+    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
+    call = ["grid", "--models", "none", "--seeds", "0,1", "--preset", "smoke", "--device", "cpu",
+            "--vary", "lr=0.001,0.002", *sizes]
     assert main([*call, "--format", "csv"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("model,seed,lr,run,state,val_") and len(rows) == 4
@@ -662,9 +663,10 @@ def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatc
 
 
 def test_a_grid_with_failures_says_so_at_the_end(capsys):
-    sizes = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
     bad = ["--set", "lr=1e30", "--set", "clip_grad=0", "--set", "warmup=0"]
-    assert main(["grid", "--models", "none", "--preset", "smoke", *sizes, *bad, "--format", "csv"]) == console.WRONG
+    assert main(["grid", "--models", "none", "--preset", "smoke", "--device", "cpu", *sizes, *bad, "--format",
+                 "csv"]) == console.WRONG
     printed = capsys.readouterr()
     assert "failed" in printed.out and "FloatingPointError" in printed.out
     assert "1 of 1 trainings failed" in printed.err and "--again" in printed.err
