@@ -99,8 +99,8 @@ def evaluate(run: opt.Runs, data: opt.Source = None, subset: opt.Subset = "", ev
 
 @command("""predict 3f2a scan1.png scan2.png > answers.csv
 predict runs/3f2a scans/*.png --out answers.csv""")
-def predict(run: opt.Run, images: opt.Images, out: Annotated[str, option(
-        "--out", metavar="FILE", help="a CSV file in place of standard output")] = "", device: opt.Device = "auto"):
+def predict(run: opt.Run, images: opt.Images, out: Annotated[str, opt.out(
+        "FILE", help="a CSV file in place of standard output")] = "", device: opt.Device = "auto"):
     """Say what images show, as CSV.
 
     The columns: path, the decision, and each class's probability, as if all classes were as frequent.
@@ -119,7 +119,7 @@ data check phantom"""))
 def data_check(source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCES)], subset: opt.Subset = "",
                near: Annotated[float, option("--near", help="correlation of thumbnails from which two images count as "
                                               "near copies")] = NEAR,
-               out: Annotated[str, option("--out", metavar="JSON", help="also write everything, with names")] = "",
+               out: Annotated[str, opt.out("JSON", help="also write everything, with names")] = "",
                record: opt.Chapter = "", form: opt.Form = "table"):
     """Report what is in a data set, and what is wrong with it.
 
@@ -291,7 +291,7 @@ explain 3f2a scan.png --method occlusion --target normal""")
 def explain(run: opt.Run, image: Annotated[str, typer.Argument(metavar="IMAGE")],
             method: opt.Method = "integrated_gradients",
             target: Annotated[str, option("--target", metavar="CLASS", help="by default the decision")] = "",
-            out: Annotated[str, option("--out", metavar="PNG")] = "explained.png", device: opt.Device = "auto"):
+            out: Annotated[str, opt.out("PNG")] = "explained.png", device: opt.Device = "auto"):
     """Draw what a decision depends on.
 
     Three pictures: the image, the saliency map, and the map over the image.

@@ -119,7 +119,8 @@ def check(source: str, subset: str = "", *, near: float = NEAR, cache=None, show
         for row, picture in enumerate(decoding.opened(found, range(len(table)))):
             if not isinstance(picture, readers.Picture):
                 lost.append((table["path"].iloc[row], str(picture)))
-                unreachable += [str(picture)] * isinstance(picture, decoding.Unreachable)
+                if isinstance(picture, decoding.Unreachable):
+                    unreachable.append(picture)
             else:
                 kept.append(row)
                 sizes[picture.size] += 1

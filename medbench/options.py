@@ -22,12 +22,11 @@ def with_examples(text: str) -> str:
 
 
 def option(*names: str, choices=None, metavar: str = "N", **more):
-    """A typer option; a value that is not among `choices`, or a file that cannot be written, is refused before the
-    command starts."""
+    """A typer option; a value that is not among `choices` is refused before the command starts."""
     def check(value):
         if value and choices:
             one_of(names[0].lstrip("-"), value, tuple(choices))
-        return out_file(value) if "--out" in names else value
+        return value
     return typer.Option(*names, metavar="|".join(choices) if choices else metavar, callback=check, **more)
 
 
@@ -38,11 +37,13 @@ def chapter_name(value: str) -> str:
     return value
 
 
-def out_file(value: str) -> str:
-    """Refuse a file that cannot be written."""
-    if value:
-        writable("--out", value)
-    return value
+def out(metavar: str, **more):
+    """The typer option `--out`; a file that cannot be written is refused before the command starts."""
+    def check(value):
+        if value:
+            writable("--out", value)
+        return value
+    return typer.Option("--out", metavar=metavar, callback=check, **more)
 
 
 Models = Annotated[list[str], option("--model", "--models", "-m", metavar="NAMES", help=f"{', '.join(ALL_MODELS)}, or "
