@@ -20,10 +20,11 @@ def in_range(field: str, value: Any, low: float, high: float = float("inf")) -> 
         raise ValueError(f"{field} is {value!r}; wanted a number from {low} to {high}")
 
 
-def whole(field: str, value: Any, low: int = 1) -> None:
-    """Refuse anything but a whole number from `low` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ValueError(f"{field} is {value!r}; wanted a whole number from {low} on")
+def whole(field: str, value: Any, low: int = 1, high: float = float("inf")) -> None:
+    """Refuse anything but a whole number in `[low, high]`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        span = f"from {low} on" if high == float("inf") else f"from {low} to {high}"
+        raise ValueError(f"{field} is {value!r}; wanted a whole number {span}")
 
 
 def writable(field: str, path) -> None:

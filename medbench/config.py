@@ -214,8 +214,7 @@ class TrainingConfig(Config):
         in_range("focal_gamma", self.focal_gamma, 0)
         in_range("flip", self.flip, 0, 1)
         in_range("shift", self.shift, 0, 0.5)
-        whole("threads", self.threads, 0)
-        in_range("threads", self.threads, 0, MOST_THREADS)
+        whole("threads", self.threads, 0, MOST_THREADS)
         whole("processes", self.processes)
         whole("micro_batch", self.micro_batch, 0)
         if self.batch_size < self.processes:

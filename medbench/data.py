@@ -27,6 +27,7 @@ FIRST_INDEX = {"train": 0, "val": 10_000_000, "test": 20_000_000}      # a large
 CHUNK = 64                                                             # images drawn at once
 LAYOUT = 1                                                             # of the cached files
 MAPPED = ("images", "masks")
+CLOSED = (OSError, ValueError, RuntimeError)                           # what opening data raises where it fails
 ASSUMED = "scores that depend on class frequencies answer for those of training, on images as they are"
 
 

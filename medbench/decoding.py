@@ -172,12 +172,3 @@ def copies(images) -> tuple[str, ...]:
               "have more than one class": sum(len(set(labels)) > 1 for _, labels in twice),
               "stand in the test more than once": sum(splits.count("test") > 1 for splits, _ in twice)}
     return tuple(f"{count} images {what}, pixel by pixel" for what, count in counts.items() if count)
-
-
-def in_two_splits(arrays: dict) -> int:
-    """How many different images, as a model sees them, lie in more than one split."""
-    seen: dict[bytes, set[str]] = {}
-    for name, part in arrays.items():
-        for image in part["images"]:
-            seen.setdefault(hashlib.sha256(image).digest(), set()).add(name)
-    return sum(len(names) > 1 for names in seen.values())

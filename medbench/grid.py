@@ -21,7 +21,7 @@ import torch
 from . import checkpoint, places, recipe, saliency, training
 from .board import Board
 from .config import DataConfig
-from .data import Data, load_data
+from .data import CLOSED, Data, load_data
 from .experiment import Experiment
 from .files import read_json, write_json
 from .loop import IMAGES
@@ -228,5 +228,5 @@ def _holds(noted: dict, images: str) -> bool:
     """Whether a source still has the images with that fingerprint."""
     try:
         return load_data(DataConfig(**noted), show=False).fingerprint == images
-    except (OSError, ValueError, TypeError, RuntimeError):
+    except (*CLOSED, TypeError):
         return False

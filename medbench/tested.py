@@ -7,14 +7,13 @@ images and patients that the run was trained on.
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import readers
-from .data import Data, Split, cache_dir, load_data, load_test
-from .decoding import in_two_splits
+from .data import CLOSED, Data, Split, cache_dir, load_data, load_test
 from .finished import Finished, seen
 from .recipe import evens_out
 
@@ -74,7 +73,7 @@ def _own(run: Finished) -> tuple[Data | None, str]:
     """The data that a run noted, as they are today, or why they cannot be opened."""
     try:
         return load_data(run.noted) if run.noted else None, "it does not say which data those were"
-    except (OSError, ValueError, RuntimeError) as error:
+    except CLOSED as error:
         return None, f"its own data cannot be opened, {error}"
 
 
@@ -82,7 +81,7 @@ def _moved(run: Finished) -> Data | None:
     """The data that it is to be scored on, if they are those of its training, which lie elsewhere now."""
     try:
         found = load_data(run.data)
-    except (OSError, ValueError, RuntimeError):
+    except CLOSED:
         return None
     return found if found.fingerprint == run.info["data"] else None
 
@@ -100,8 +99,9 @@ def _trained_on(own: Data | None, intact: bool, test: Split) -> tuple[str, ...]:
     """What to say of tested images that the run was trained on, pixel by pixel."""
     if own is None:
         return (UNCHECKED,)
-    trained = itertools.chain(own.train.images, own.val.images)
-    twice = in_two_splits({"trained": {"images": trained}, "tested": {"images": test.images}})
+    trained, tested = ({hashlib.sha256(image).digest() for split in splits for image in split.images}
+                       for splits in ((own.train, own.val), (test,)))
+    twice = len(trained & tested)
     if not twice:
         return () if intact else (UNCHECKED,)
     return (f"{'' if intact else 'at least '}{twice} images are among those of the training, pixel by pixel",)

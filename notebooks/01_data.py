@@ -404,8 +404,8 @@ table
 # {value}`01_data:leakage.fall|±`, mostly, we think, because it does not meet its patients again. (It also learned from
 # fewer heads, though from as many images. And it is one run each: the interval is of other test images, not of other
 # seeds.) The higher number is not a better model. It answers another question: "which of the heads that I know is this?"
-# How the fall depends on the number of patients, we did not measure. {cite:t}`yagis2021` found the same with real brain MRI, there by tens of percentage points, and also
-# with random labels. The study does not say how it split.
+# How the fall depends on the number of patients, we did not measure. {cite:t}`yagis2021` found the same with real brain
+# MRI, there by tens of percentage points, and also with random labels. The study does not say how it split.
 #
 # So a data set should name its patients, and a split should be made of them. Where it names none, every result of
 # this package says "no patient ids", and whether the split is by slice or its authors' own.

@@ -135,8 +135,9 @@ mb.plots.curves(curves, "samples_seen", "val_balanced_accuracy", highlight="none
 #
 # Now the test set. Beside the models stand two shortcuts that cannot see fine anatomy; any model has to beat them. Always
 # giving the same answer would score a tenth in balanced accuracy. And the intervals? We draw the test images again with
-# replacement, many times, and score each draw; the middle {defined}`95 %` of these scores is the interval (a {term}`bootstrap`). It says
-# how far the score would move with other test images of the same kind, and nothing about another seed.
+# replacement, many times, and score each draw; the middle {defined}`95 %` of these scores is the interval (a
+# {term}`bootstrap`). It says how far the score would move with other test images of the same kind, and nothing about
+# another seed.
 
 # %%
 scores = {t.name: [] for t in trained}
@@ -249,9 +250,10 @@ mb.results.record("lead.all", lead, to=book.results, data="phantom")
 print(lead["text"])
 
 # %% [markdown]
-# More than twenty intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by chance. Only the last
-# sentence is corrected for that. So it may say *cannot be told* of a model that a column calls *worse*. It has a weakness of its own: the leader was chosen *because* it scored high on these images,
-# which makes its lead look larger than it is.
+# More than twenty intervals are read here, each at {defined}`5 %`: among equal models one of them may still miss zero by
+# chance. Only the last sentence is corrected for that. So it may say *cannot be told* of a model that a column calls
+# *worse*. It has a weakness of its own: the leader was chosen *because* it scored high on these images, which makes its
+# lead look larger than it is.
 #
 # And there is a second noise, which none of these intervals covers: another seed gives another model. So read "better" and
 # "worse" as "this run", never as "this mechanism". Eight seeds follow below.
@@ -352,8 +354,8 @@ on_phantom.verdicts()
 # The bars are 95 % intervals of one comparison alone. So a bar may miss zero and its verdict be *undecided*: the correction is
 # stricter. And a bar may reach out of the grey zone and be *equivalent*.
 #
-# Why eight seeds? The smallest possible p is 2 divided by 2 to the number of seeds. With five it is 2/32, above {defined}`5 %` even for one
-# question. With seven it is 2/128, too large where six questions are asked. With eight it is 2/256, and six times that
+# Why eight seeds? The smallest possible p is 2 divided by 2 to the number of seeds. With five it is 2/32, above
+# {defined}`5 %` even for one question. With seven it is 2/128, too large where six questions are asked. With eight it is 2/256, and six times that
 # is just below {defined}`5 %`. So where six questions are undecided, the first verdict needs all eight differences of one sign.
 #
 # What is corrected, and what is not: each column, of each data set, is a family of six questions of its own. *Equivalent* is
@@ -451,8 +453,8 @@ on_mri.tries()
 # pituitary tumours. The split takes contiguous blocks of the original numbering with a guard between them, in the hope
 # that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high.
 #
-# A patient of this data set has 13 slices on average, and they are alike: the test set is some forty patients rather than hundreds of images.
-# So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
+# A patient of this data set has 13 slices on average, and they are alike: the test set is some forty patients rather than
+# hundreds of images. So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
 # can name. That is a guess at who belongs together. And a dozen runs a class are few, so what they spread is stretched as
 # Student's distribution has it. An earlier version of this page did not stretch it; in the right column, *linformer* was
 # then *better* too. These numbers say that the code learns from real images. They do not say which mechanism finds tumours.
@@ -473,8 +475,8 @@ benchmark.beside_published(breast)
 # set has {value}`edition/10_medmnist:breastmnist.softmax.top1|n` images. So few cannot separate most of these rows. What can be
 # said: hardly any of our models comes into the published range, and most have a lower AUC than the nearest neighbour, which
 # learns nothing. Ours start from random weights and see some hundred small images; which of the many differences to the
-# published training matters we did not test. And chapter 01 found that some pairs of images stand on both sides of this split, nearly or
-# exactly alike. That helps any method that memorises pictures, above all the nearest neighbour.
+# published training matters we did not test. And chapter 01 found that some pairs of images stand on both sides of this
+# split, nearly or exactly alike. That helps any method that memorises pictures, above all the nearest neighbour.
 #
 # To train one yourself, with the folder of your data sets in `MEDBENCH_DATA`:
 #
@@ -516,8 +518,9 @@ data_curves.sizes()
 # among the others again ({value}`edition/10_curves:phantom.n1000.resnet50.balanced_accuracy|±` against
 # {value}`edition/10_curves:phantom.n1000.softmax.balanced_accuracy|±`). One seed at one size proves nothing.
 #
-# An earlier version of this figure stopped the small sets when each image had been shown 32 times, and so after fewer steps. There
-# the ResNet stood near the bottom at 500 images, and we would have called it hungry for data. It was short of steps.
+# An earlier version of this figure stopped the small sets when each image had been shown 32 times, and so after fewer
+# steps. There the ResNet stood near the bottom at 500 images, and we would have called it hungry for data. It was short of
+# steps.
 #
 # At the right end nobody is hungry. We had expected lines that still rise. But from 8,000 images to 18,000 no line does; all
 # seven fall, as the last column says. For as many steps, new images bring no more than another look at old ones; if anything,
@@ -557,8 +560,8 @@ over_seeds("imbalance", book.device).choices()
 #
 # ### Do the probabilities mean what they say?
 #
-# A model that says "{defined}`90 %`" should be right in nine of ten such cases. The {term}`calibration error` is the mean gap between
-# what is said and what is true, class by class. One number, a {term}`temperature` found on the validation images, divides the
+# A model that says "{defined}`90 %`" should be right in nine of ten such cases. The {term}`calibration error` is the mean
+# gap between what is said and what is true, class by class. One number, a {term}`temperature` found on the validation images, divides the
 # evidence, which is the logits less the log prior (after {cite}`guo2017`). Above 1 it says that a model was too sure of
 # itself, below 1 that it was not sure enough. The decisions behind balanced accuracy stay the same; those behind top-1 may
 # change.

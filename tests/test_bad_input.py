@@ -80,7 +80,7 @@ def test_models(call, named, no_memory):
     (lambda: TrainingConfig(batch_size=2.5), ["batch_size is 2.5", "whole number from 1"]),
     (lambda: Experiment.preset("paper", "xca", batch_size=-1), ["batch_size is -1", "whole number from 1"]),
     (lambda: Experiment.preset("paper", "xca", batch_size="abc"), ["batch_size is 'abc'", "whole number from 1"]),
-    (lambda: TrainingConfig(threads=-1), ["threads is -1", "whole number from 0"]),
+    (lambda: TrainingConfig(threads=-1), ["threads is -1", "whole number from 0 to 1024"]),
     (lambda: TrainingConfig(betas=1), ["betas is 1", "two numbers"]),
     (lambda: TrainingConfig(betas=(0.9, 2)), ["betas is 2", "from 0 to 1"]),
 ])
