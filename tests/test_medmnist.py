@@ -76,9 +76,9 @@ def test_images_of_an_odd_shape_are_set_aside(tmp_path):
     ("medmnist:breastmnist:65", ValueError, "size of breastmnist is 65; allowed: 28, 64, 128, 224"),
     ("medmnist:breastmnist:big", ValueError, "medmnist:NAME:SIZE"),
 ])
-def test_what_cannot_be_read_is_refused(source, error, words):
+def test_what_cannot_be_read_is_refused(source, error, words, tmp_path):
     with pytest.raises(error, match=words):
-        readers.listing(source)
+        readers.listing(source, cache=tmp_path)
 
 
 def shorter(arrays):
@@ -197,11 +197,11 @@ def test_a_local_file_needs_no_lock_beside_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["breastmnist.npz"]
 
 
-def test_the_package_is_optional(monkeypatch):
+def test_the_package_is_optional(monkeypatch, tmp_path):
     import sys
     monkeypatch.setitem(sys.modules, "medmnist", None)
     with pytest.raises(ImportError, match="pip install medmnist"):
-        readers.listing("medmnist:breastmnist")
+        readers.listing("medmnist:breastmnist", cache=tmp_path)
 
 
 def test_the_real_file_has_its_780_images_and_its_doubles():
