@@ -99,12 +99,15 @@ def _trained_on(own: Data | None, intact: bool, test: Split) -> tuple[str, ...]:
     """What to say of tested images that the run was trained on, pixel by pixel."""
     if own is None:
         return (UNCHECKED,)
-    trained, tested = ({hashlib.sha256(image).digest() for split in splits for image in split.images}
-                       for splits in ((own.train, own.val), (test,)))
-    twice = len(trained & tested)
+    twice = len(_pixels(own.train, own.val) & _pixels(test))
     if not twice:
         return () if intact else (UNCHECKED,)
     return (f"{'' if intact else 'at least '}{twice} images are among those of the training, pixel by pixel",)
+
+
+def _pixels(*splits: Split) -> set[bytes]:
+    """A hash of each different image of some splits, as a model sees them."""
+    return {hashlib.sha256(image).digest() for split in splits for image in split.images}
 
 
 def _patients(run: Finished, every: bool) -> tuple[str, ...]:

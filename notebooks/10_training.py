@@ -355,8 +355,9 @@ on_phantom.verdicts()
 # stricter. And a bar may reach out of the grey zone and be *equivalent*.
 #
 # Why eight seeds? The smallest possible p is 2 divided by 2 to the number of seeds. With five it is 2/32, above
-# {defined}`5 %` even for one question. With seven it is 2/128, too large where six questions are asked. With eight it is 2/256, and six times that
-# is just below {defined}`5 %`. So where six questions are undecided, the first verdict needs all eight differences of one sign.
+# {defined}`5 %` even for one question. With seven it is 2/128, too large where six questions are asked. With eight it is
+# 2/256, and six times that is just below {defined}`5 %`. So where six questions are undecided, the first verdict needs all
+# eight differences of one sign.
 #
 # What is corrected, and what is not: each column, of each data set, is a family of six questions of its own. *Equivalent* is
 # not corrected: each is at {defined}`5 %` alone. Softmax against `none`, in the last row, is tested separately and without
@@ -454,8 +455,8 @@ on_mri.tries()
 # that a patient's slices lie together. So a patient may still stand on both sides, and the scores may be too high.
 #
 # A patient of this data set has 13 slices on average, and they are alike: the test set is some forty patients rather than
-# hundreds of images. So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the patients whom nobody
-# can name. That is a guess at who belongs together. And a dozen runs a class are few, so what they spread is stretched as
+# hundreds of images. So the bootstrap draws runs of 13 slices of one class in the order of their numbers, in place of the
+# patients whom nobody can name. That is a guess at who belongs together. And a dozen runs a class are few, so what they spread is stretched as
 # Student's distribution has it. An earlier version of this page did not stretch it; in the right column, *linformer* was
 # then *better* too. These numbers say that the code learns from real images. They do not say which mechanism finds tumours.
 # ```
@@ -561,8 +562,8 @@ over_seeds("imbalance", book.device).choices()
 # ### Do the probabilities mean what they say?
 #
 # A model that says "{defined}`90 %`" should be right in nine of ten such cases. The {term}`calibration error` is the mean
-# gap between what is said and what is true, class by class. One number, a {term}`temperature` found on the validation images, divides the
-# evidence, which is the logits less the log prior (after {cite}`guo2017`). Above 1 it says that a model was too sure of
+# gap between what is said and what is true, class by class. One number, a {term}`temperature` found on the validation
+# images, divides the evidence, which is the logits less the log prior (after {cite}`guo2017`). Above 1 it says that a model was too sure of
 # itself, below 1 that it was not sure enough. The decisions behind balanced accuracy stay the same; those behind top-1 may
 # change.
 #

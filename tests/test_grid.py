@@ -19,6 +19,8 @@ from medbench.__main__ import main
 from medbench.files import read_json, write_json
 
 SMALL = dict(num_train=24, num_val=12, num_test_per_class=1, epochs=2, threads=1, device="cpu")
+SMOKE = ["--preset", "smoke", "--device", SMALL["device"],                     # the same on the command line
+         *(part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}"))]
 ROOT = Path(__file__).parents[1]
 
 
@@ -587,9 +589,7 @@ def test_choices_are_read():
 
 
 def test_the_command_trains_a_grid_and_then_passes_it_over(capsys):
-    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
-    call = ["grid", "--models", "none", "--seeds", "0,1", "--preset", "smoke", "--device", "cpu",
-            "--vary", "lr=0.001,0.002", *sizes]
+    call = ["grid", "--models", "none", "--seeds", "0,1", *SMOKE, "--vary", "lr=0.001,0.002"]
     assert main([*call, "--format", "csv"]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("model,seed,lr,run,state,val_") and len(rows) == 4
@@ -604,8 +604,7 @@ def test_a_grid_is_scored_from_the_table_that_it_printed(capsys, tmp_path, monke
     opened, load = [], commands.load_data
     for module in (commands, grid):
         monkeypatch.setattr(module, "load_data", lambda config: opened.append(config) or load(config))
-    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
-    call = ["grid", "--models", "none,softmax", "--seeds", "0,1", "--preset", "smoke", "--device", "cpu", *sizes]
+    call = ["grid", "--models", "none,softmax", "--seeds", "0,1", *SMOKE]
     assert main([*call, "--format", "csv"]) == 0
     assert len(opened) == 2 + 4                              # once here, once in `grid.train`, once in each training
     (tmp_path / "runs.csv").write_text(capsys.readouterr().out)
@@ -663,10 +662,8 @@ def test_what_has_to_be_said_of_the_data_is_in_every_result(tmp_path, monkeypatc
 
 
 def test_a_grid_with_failures_says_so_at_the_end(capsys):
-    sizes = [part for name, value in SMALL.items() if name != "device" for part in ("--set", f"{name}={value}")]
     bad = ["--set", "lr=1e30", "--set", "clip_grad=0", "--set", "warmup=0"]
-    assert main(["grid", "--models", "none", "--preset", "smoke", "--device", "cpu", *sizes, *bad, "--format",
-                 "csv"]) == console.WRONG
+    assert main(["grid", "--models", "none", *SMOKE, *bad, "--format", "csv"]) == console.WRONG
     printed = capsys.readouterr()
     assert "failed" in printed.out and "FloatingPointError" in printed.out
     assert "1 of 1 trainings failed" in printed.err and "--again" in printed.err
